@@ -1,0 +1,124 @@
+package batch
+
+import (
+	"encoding/binary"
+
+	"github.com/rmqio/rmq/message"
+)
+
+// Flags of one message: which fields its head has.
+const (
+	hasTag = 1 << iota
+	hasKeys
+	hasGroup
+	hasProperties
+	hasInstance // the id's instance differs from the one before
+)
+
+// Builder writes one batch. Its zero value is not usable; see NewBuilder. It is
+// not safe for concurrent use.
+type Builder struct {
+	buf     []byte
+	head    []byte // scratch of Add
+	count   int
+	lastID  message.ID
+	born    int64
+	tagHash uint32
+}
+
+// NewBuilder starts a batch for the queue. The topic has at most 255 bytes.
+func NewBuilder(topic string, queue int) *Builder {
+	b := &Builder{buf: make([]byte, fixedBytes, 512)}
+	le := binary.LittleEndian
+	le.PutUint16(b.buf, magic)
+	b.buf[2] = Version
+	le.PutUint32(b.buf[40:], uint32(queue))
+	b.buf[76] = uint8(len(topic))
+	b.buf = append(b.buf, topic...)
+	return b
+}
+
+// Count is the number of messages so far.
+func (b *Builder) Count() int { return b.count }
+
+// Len is the number of bytes so far.
+func (b *Builder) Len() int { return len(b.buf) }
+
+// Add appends a message, which must have passed Validate and have an ID and a
+// BornTime. The message is copied.
+func (b *Builder) Add(m *message.Message) {
+	if b.count == 0 {
+		b.start(m)
+	}
+	b.head = b.appendHead(b.head[:0], m)
+	b.buf = binary.AppendUvarint(b.buf, uint64(len(b.head)))
+	b.buf = binary.AppendUvarint(b.buf, uint64(len(m.Body)))
+	b.buf = append(b.buf, b.head...)
+	b.buf = append(b.buf, m.Body...)
+	if TagHash(m.Tag) != b.tagHash {
+		b.tagHash = 0
+	}
+	b.lastID = m.ID
+	b.count++
+}
+
+func (b *Builder) start(m *message.Message) {
+	b.born, b.lastID, b.tagHash = m.BornTime.UnixMilli(), m.ID, TagHash(m.Tag)
+	le := binary.LittleEndian
+	le.PutUint64(b.buf[48:], uint64(b.born))
+	le.PutUint64(b.buf[56:], m.ID.Instance())
+	le.PutUint64(b.buf[64:], m.ID.Counter())
+}
+
+func (b *Builder) appendHead(h []byte, m *message.Message) []byte {
+	var flags byte
+	h = append(h, 0)
+	if m.ID.Instance() != b.lastID.Instance() {
+		flags |= hasInstance
+		h = binary.LittleEndian.AppendUint64(h, m.ID.Instance())
+	}
+	h = binary.AppendVarint(h, int64(m.ID.Counter()-b.lastID.Counter()))
+	h = binary.AppendVarint(h, m.BornTime.UnixMilli()-b.born)
+	if m.Tag != "" {
+		flags |= hasTag
+		h = appendString(h, m.Tag)
+	}
+	if len(m.Keys) > 0 {
+		flags |= hasKeys
+		h = binary.AppendUvarint(h, uint64(len(m.Keys)))
+		for _, k := range m.Keys {
+			h = appendString(h, k)
+		}
+	}
+	if m.Group != "" {
+		flags |= hasGroup
+		h = appendString(h, m.Group)
+	}
+	if len(m.Properties) > 0 {
+		flags |= hasProperties
+		h = binary.AppendUvarint(h, uint64(len(m.Properties)))
+		for k, v := range m.Properties {
+			h = appendString(appendString(h, k), v)
+		}
+	}
+	h[0] = flags
+	return h
+}
+
+// Finish completes the batch and returns it. The builder must not be used
+// again. A batch without messages is nil.
+func (b *Builder) Finish() []byte {
+	if b.count == 0 {
+		return nil
+	}
+	le := binary.LittleEndian
+	le.PutUint32(b.buf[4:], uint32(len(b.buf)))
+	le.PutUint32(b.buf[44:], uint32(b.count))
+	le.PutUint32(b.buf[72:], b.tagHash)
+	le.PutUint32(b.buf[crcAt:], checksum(b.buf))
+	return b.buf
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}

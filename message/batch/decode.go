@@ -1,0 +1,126 @@
+package batch
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/rmqio/rmq/message"
+)
+
+// Decode verifies the batch at the start of b, appends its messages to dst and
+// returns what follows the batch. Broker names the broker that it came from.
+// Bodies share b's memory; everything else is copied.
+func Decode(dst []message.Stored, b []byte, broker string) ([]message.Stored, []byte, error) {
+	h, err := Verify(b)
+	if err != nil {
+		return dst, nil, err
+	}
+	queue := message.Queue{Topic: h.Topic, Broker: broker, ID: h.Queue}
+	store := time.UnixMilli(h.StoreMillis)
+	rest, last := b[h.bodyAt:h.Length], h.FirstID
+	for i := range h.Count {
+		head, body, next, err := cutMessage(rest)
+		if err != nil {
+			return dst, nil, fmt.Errorf("message %d of %d: %w", i, h.Count, err)
+		}
+		m := message.Stored{Queue: queue, QueueOffset: h.BaseOffset + int64(i), StoreTime: store}
+		m.Topic, m.Body = h.Topic, body
+		r := reader{b: head}
+		r.message(&m.Message, last, h.BornMillis)
+		if r.failed || len(r.b) != 0 {
+			return dst, nil, fmt.Errorf("%w: head of message %d of %d", ErrCorrupt, i, h.Count)
+		}
+		dst, rest, last = append(dst, m), next, m.ID
+	}
+	if len(rest) != 0 {
+		return dst, nil, fmt.Errorf("%w: %d bytes after the last message", ErrCorrupt, len(rest))
+	}
+	return dst, b[h.Length:], nil
+}
+
+// reader takes fields from the front of b; after a field that is not there
+// every further one is zero and failed is set.
+type reader struct {
+	b      []byte
+	failed bool
+}
+
+func (r *reader) message(m *message.Message, last message.ID, bornBase int64) {
+	flags := r.byte()
+	instance := last.Instance()
+	if flags&hasInstance != 0 {
+		instance = r.uint64()
+	}
+	m.ID = message.MakeID(instance, last.Counter()+uint64(r.varint()))
+	m.BornTime = time.UnixMilli(bornBase + r.varint())
+	if flags&hasTag != 0 {
+		m.Tag = r.string()
+	}
+	if flags&hasKeys != 0 {
+		m.Keys = make([]string, r.count())
+		for i := range m.Keys {
+			m.Keys[i] = r.string()
+		}
+	}
+	if flags&hasGroup != 0 {
+		m.Group = r.string()
+	}
+	if flags&hasProperties != 0 {
+		n := r.count()
+		m.Properties = make(map[string]string, n)
+		for range n {
+			k := r.string()
+			m.Properties[k] = r.string()
+		}
+	}
+}
+
+func (r *reader) byte() byte {
+	if len(r.b) < 1 {
+		r.failed = true
+		return 0
+	}
+	v := r.b[0]
+	r.b = r.b[1:]
+	return v
+}
+
+func (r *reader) uint64() uint64 {
+	if len(r.b) < 8 {
+		r.failed = true
+		return 0
+	}
+	v := binary.LittleEndian.Uint64(r.b)
+	r.b = r.b[8:]
+	return v
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.failed, r.b = true, nil
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// count reads how many strings follow; each takes a byte at least, so that a
+// false count cannot make a large allocation.
+func (r *reader) count() int {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 || v > uint64(len(r.b)-n) {
+		r.failed, r.b = true, nil
+		return 0
+	}
+	r.b = r.b[n:]
+	return int(v)
+}
+
+func (r *reader) string() string {
+	n := r.count()
+	s := string(r.b[:n])
+	r.b = r.b[n:]
+	return s
+}

@@ -1,0 +1,353 @@
+package protocol
+
+import "github.com/rmqio/rmq/message"
+
+// The payloads in this file are JSON. Times are Unix milliseconds.
+
+// TopicConfig is a topic on one broker.
+type TopicConfig struct {
+	Name        string       `json:"name"`
+	ReadQueues  int          `json:"readQueues"`
+	WriteQueues int          `json:"writeQueues"`
+	Perm        message.Perm `json:"perm"`
+}
+
+// PutTopicRequest creates a topic or changes it.
+type PutTopicRequest struct {
+	Topic TopicConfig `json:"topic"`
+	// Mode says what may happen.
+	Mode PutMode `json:"mode"`
+}
+
+// PutMode says what a put may do.
+type PutMode string
+
+// The modes of a put.
+const (
+	// PutCreate fails with Conflict when it exists.
+	PutCreate PutMode = "create"
+	// PutAlter fails with TopicNotFound or GroupNotFound when it does not exist.
+	PutAlter PutMode = "alter"
+	// PutAuto creates with the broker's own settings when it does not exist and
+	// the broker allows auto-creation; an existing one is left as it is. Only
+	// the name is looked at.
+	PutAuto PutMode = "auto"
+)
+
+func (*PutTopicRequest) RequestCode() Code { return PutTopic }
+
+// PutTopicResponse is the topic as it is now.
+type PutTopicResponse struct {
+	Topic TopicConfig `json:"topic"`
+}
+
+// DeleteTopicRequest removes a topic with its messages and offsets.
+type DeleteTopicRequest struct {
+	Topic string `json:"topic"`
+}
+
+func (*DeleteTopicRequest) RequestCode() Code { return DeleteTopic }
+
+// ListTopicsRequest asks a broker for its topics, or for one.
+type ListTopicsRequest struct {
+	// Topic, when set, is the only one wanted; then TopicNotFound is possible.
+	Topic string `json:"topic,omitempty"`
+	// Stats asks for the queues' offsets too.
+	Stats bool `json:"stats,omitempty"`
+}
+
+func (*ListTopicsRequest) RequestCode() Code { return ListTopics }
+
+// ListTopicsResponse is sorted by name.
+type ListTopicsResponse struct {
+	Topics []TopicStatus `json:"topics"`
+}
+
+// TopicStatus is a topic with, if asked for, its queues.
+type TopicStatus struct {
+	TopicConfig
+	Queues []QueueStatus `json:"queues,omitempty"`
+}
+
+// QueueStatus is where one queue begins and ends.
+type QueueStatus struct {
+	Queue int `json:"queue"`
+	// Min is the first offset that is there, End the one after the last.
+	Min int64 `json:"min"`
+	End int64 `json:"end"`
+	// LastStoreMillis is when the last message was stored; 0 for an empty queue.
+	LastStoreMillis int64 `json:"lastStoreMillis"`
+}
+
+// GroupConfig is a consumer group on one broker.
+type GroupConfig struct {
+	Name string `json:"name"`
+	// ConsumeEnabled off refuses all pulls of the group.
+	ConsumeEnabled bool `json:"consumeEnabled"`
+}
+
+// PutGroupRequest creates a group or changes it.
+type PutGroupRequest struct {
+	Group GroupConfig `json:"group"`
+	Mode  PutMode     `json:"mode"`
+}
+
+func (*PutGroupRequest) RequestCode() Code { return PutGroup }
+
+// DeleteGroupRequest removes a group and its offsets; Conflict while it has members.
+type DeleteGroupRequest struct {
+	Group string `json:"group"`
+}
+
+func (*DeleteGroupRequest) RequestCode() Code { return DeleteGroup }
+
+// ListGroupsRequest asks a broker for its groups, or for one.
+type ListGroupsRequest struct {
+	Group string `json:"group,omitempty"`
+}
+
+func (*ListGroupsRequest) RequestCode() Code { return ListGroups }
+
+// ListGroupsResponse is sorted by name.
+type ListGroupsResponse struct {
+	Groups []GroupStatus `json:"groups"`
+}
+
+// GroupStatus is a group with its members and its progress on one broker.
+type GroupStatus struct {
+	GroupConfig
+	Members []Member      `json:"members"`
+	Queues  []GroupOffset `json:"queues"`
+}
+
+// GroupOffset is a group's progress in one queue.
+type GroupOffset struct {
+	Topic string `json:"topic"`
+	Queue int    `json:"queue"`
+	// Committed is the next offset to consume; -1 when nothing was committed.
+	Committed int64 `json:"committed"`
+	Min       int64 `json:"min"`
+	End       int64 `json:"end"`
+	// LagMillis is the age of the oldest message not consumed; 0 when there is none.
+	LagMillis int64 `json:"lagMillis"`
+	// Owner is the client that holds the queue's lease, if any.
+	Owner string `json:"owner,omitempty"`
+}
+
+// HeartbeatRequest opens or renews a client's session at a broker.
+type HeartbeatRequest struct {
+	ClientID string `json:"clientId"`
+	Language string `json:"language"`
+	Version  string `json:"version"`
+	// Producers are the producer groups of the client.
+	Producers []string `json:"producers,omitempty"`
+	// Consumers are the groups that the client is a member of. They replace
+	// what an earlier heartbeat said.
+	Consumers []Subscription `json:"consumers,omitempty"`
+	// Inbox is the subject for events.
+	Inbox string `json:"inbox"`
+}
+
+// Subscription is what a member of a group wants.
+type Subscription struct {
+	Group  string   `json:"group"`
+	Topics []string `json:"topics"`
+}
+
+func (*HeartbeatRequest) RequestCode() Code { return Heartbeat }
+
+// HeartbeatResponse says for how long the session lives without another.
+type HeartbeatResponse struct {
+	SessionMillis int64 `json:"sessionMillis"`
+}
+
+// LeaveGroupRequest ends a client's membership: its leases are free at once.
+// Without a group it ends the whole session.
+type LeaveGroupRequest struct {
+	ClientID string `json:"clientId"`
+	Group    string `json:"group,omitempty"`
+}
+
+func (*LeaveGroupRequest) RequestCode() Code { return LeaveGroup }
+
+// ListMembersRequest asks who is in a group.
+type ListMembersRequest struct {
+	Group string `json:"group"`
+}
+
+func (*ListMembersRequest) RequestCode() Code { return ListMembers }
+
+// ListMembersResponse is sorted by client id.
+type ListMembersResponse struct {
+	Members []Member `json:"members"`
+}
+
+// Member is a client in a group.
+type Member struct {
+	ClientID string   `json:"clientId"`
+	Version  string   `json:"version"`
+	Topics   []string `json:"topics"`
+}
+
+// SyncLeasesRequest says which queues of a topic a member wants to own on this
+// broker. Owned queues that are not wanted become free; wanted ones that are
+// free become the member's. UnknownMember without a session.
+type SyncLeasesRequest struct {
+	ClientID string `json:"clientId"`
+	Group    string `json:"group"`
+	Topic    string `json:"topic"`
+	Queues   []int  `json:"queues"`
+}
+
+func (*SyncLeasesRequest) RequestCode() Code { return SyncLeases }
+
+// SyncLeasesResponse says what the member owns now. What is wanted and missing
+// belongs to another member still; MembersChanged tells when it is free.
+type SyncLeasesResponse struct {
+	Leases []Lease `json:"leases"`
+}
+
+// Lease is the right to consume a queue for a group.
+type Lease struct {
+	Queue int `json:"queue"`
+	// Fence grows with every grant of the queue; each pull and commit carries it.
+	Fence uint64 `json:"fence"`
+	// Committed is where the group goes on; -1 when it never committed here.
+	Committed int64 `json:"committed"`
+}
+
+// CommitOffsetsRequest moves a group's offsets. They may be set backwards only
+// by ResetOffsets.
+type CommitOffsetsRequest struct {
+	Group    string         `json:"group"`
+	ClientID string         `json:"clientId"`
+	Offsets  []CommitOffset `json:"offsets"`
+}
+
+// CommitOffset is the next offset to consume in a queue.
+type CommitOffset struct {
+	Topic  string `json:"topic"`
+	Queue  int    `json:"queue"`
+	Offset int64  `json:"offset"`
+	// Fence is the lease's; 0 commits without a lease, which is refused while
+	// another client holds one.
+	Fence uint64 `json:"fence,omitempty"`
+}
+
+func (*CommitOffsetsRequest) RequestCode() Code { return CommitOffsets }
+
+// CommitOffsetsResponse has an entry for each offset that was refused; the
+// others are on disk.
+type CommitOffsetsResponse struct {
+	Refused []RefusedOffset `json:"refused,omitempty"`
+}
+
+// RefusedOffset says why an offset was not committed.
+type RefusedOffset struct {
+	Topic string `json:"topic"`
+	Queue int    `json:"queue"`
+	Err   *Error `json:"error"`
+}
+
+// QueryOffsetsRequest asks for the offsets of queues.
+type QueryOffsetsRequest struct {
+	Queues []QueryOffset `json:"queues"`
+	// Group, when set, asks for its committed offsets too.
+	Group string `json:"group,omitempty"`
+}
+
+// QueryOffset is one queue.
+type QueryOffset struct {
+	Topic string `json:"topic"`
+	Queue int    `json:"queue"`
+	// AtMillis, when not 0, asks for the first offset stored at or after it.
+	AtMillis int64 `json:"atMillis,omitempty"`
+}
+
+func (*QueryOffsetsRequest) RequestCode() Code { return QueryOffsets }
+
+// QueryOffsetsResponse answers in the order of the request.
+type QueryOffsetsResponse struct {
+	Queues []QueueOffsets `json:"queues"`
+}
+
+// QueueOffsets are the offsets of one queue.
+type QueueOffsets struct {
+	Min int64 `json:"min"`
+	End int64 `json:"end"`
+	// Committed is -1 when the group never committed, or none was asked for.
+	Committed int64 `json:"committed"`
+	// At answers AtMillis: End when nothing is that young.
+	At  int64  `json:"at"`
+	Err *Error `json:"error,omitempty"`
+}
+
+// ResetOffsetsRequest sets a group's offsets in all queues of a topic on this
+// broker. Members that own such a queue lose the lease and take it up again at
+// the new offset.
+type ResetOffsetsRequest struct {
+	Group string `json:"group"`
+	Topic string `json:"topic"`
+	// Queue restricts it to one queue when it is not -1.
+	Queue  int         `json:"queue"`
+	Target ResetTarget `json:"target"`
+	// Value is the offset of ResetToOffset or the time of ResetToTime.
+	Value  int64 `json:"value,omitempty"`
+	DryRun bool  `json:"dryRun,omitempty"`
+}
+
+// ResetTarget says where offsets are set to.
+type ResetTarget string
+
+// The targets of a reset.
+const (
+	ResetToEarliest ResetTarget = "earliest"
+	ResetToLatest   ResetTarget = "latest"
+	ResetToOffset   ResetTarget = "offset" // clamped to what the queue has
+	ResetToTime     ResetTarget = "time"   // Unix milliseconds
+)
+
+func (*ResetOffsetsRequest) RequestCode() Code { return ResetOffsets }
+
+// ResetOffsetsResponse has every queue that was, or with DryRun would be, changed.
+type ResetOffsetsResponse struct {
+	Queues []OffsetChange `json:"queues"`
+}
+
+// OffsetChange is one queue's committed offset before and after.
+type OffsetChange struct {
+	Queue  int   `json:"queue"`
+	Before int64 `json:"before"` // -1: none
+	After  int64 `json:"after"`
+}
+
+// BrokerStatusRequest asks how a broker is.
+type BrokerStatusRequest struct{}
+
+func (*BrokerStatusRequest) RequestCode() Code { return BrokerStatus }
+
+// BrokerStatusResponse is how a broker is.
+type BrokerStatusResponse struct {
+	Cluster   string `json:"cluster"`
+	Broker    string `json:"broker"`
+	ID        int    `json:"id"`
+	Version   string `json:"version"`
+	StartedAt int64  `json:"startedAtMillis"`
+	// Writable is false when the store refuses writes; Reason says why.
+	Writable  bool   `json:"writable"`
+	Reason    string `json:"reason,omitempty"`
+	FlushMode string `json:"flushMode"`
+	// FirstIndex and LastIndex bound the log's records that are on disk.
+	FirstIndex uint64 `json:"firstIndex"`
+	LastIndex  uint64 `json:"lastIndex"`
+	DiskBytes  int64  `json:"diskBytes"`
+	Topics     int    `json:"topics"`
+	Groups     int    `json:"groups"`
+	Clients    int    `json:"clients"`
+}
+
+// MembersChangedEvent is the payload of MembersChanged.
+type MembersChangedEvent struct {
+	Broker string `json:"broker"`
+	Group  string `json:"group"`
+}
