@@ -1,6 +1,9 @@
 package message
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Perm says what may be done with a topic's queues, in RocketMQ's bits.
 type Perm int
@@ -33,14 +36,14 @@ func (p Perm) String() string {
 	return string(b)
 }
 
-// ParsePerm reads r, w, rw (any case) or RocketMQ's number.
+// ParsePerm reads r, w, rw, none (any case), what String gives, or RocketMQ's number.
 func ParsePerm(s string) (Perm, error) {
-	switch s {
-	case "r", "R", "4", "R-":
+	switch strings.ToLower(s) {
+	case "r", "4", "r-":
 		return PermRead, nil
-	case "w", "W", "2", "-W":
+	case "w", "2", "-w":
 		return PermWrite, nil
-	case "rw", "RW", "6":
+	case "rw", "6":
 		return PermReadWrite, nil
 	case "none", "0", "--":
 		return 0, nil

@@ -13,6 +13,8 @@ const (
 	hasGroup
 	hasProperties
 	hasInstance // the id's instance differs from the one before
+
+	knownFlags = hasTag | hasKeys | hasGroup | hasProperties | hasInstance
 )
 
 // Builder writes one batch. Its zero value is not usable; see NewBuilder. It is
@@ -28,14 +30,22 @@ type Builder struct {
 
 // NewBuilder starts a batch for the queue. The topic has at most 255 bytes.
 func NewBuilder(topic string, queue int) *Builder {
-	b := &Builder{buf: make([]byte, fixedBytes, 512)}
+	b := &Builder{buf: make([]byte, 0, 512)}
+	b.Reset(topic, queue)
+	return b
+}
+
+// Reset starts another batch in the memory of the one before, whose bytes must
+// not be used any more.
+func (b *Builder) Reset(topic string, queue int) {
+	b.count = 0
+	b.buf = append(b.buf[:0], make([]byte, fixedBytes)...)
 	le := binary.LittleEndian
 	le.PutUint16(b.buf, magic)
 	b.buf[2] = Version
 	le.PutUint32(b.buf[40:], uint32(queue))
 	b.buf[76] = uint8(len(topic))
 	b.buf = append(b.buf, topic...)
-	return b
 }
 
 // Count is the number of messages so far.
@@ -106,7 +116,7 @@ func (b *Builder) appendHead(h []byte, m *message.Message) []byte {
 }
 
 // Finish completes the batch and returns it. The builder must not be used
-// again. A batch without messages is nil.
+// again before Reset. A batch without messages is nil.
 func (b *Builder) Finish() []byte {
 	if b.count == 0 {
 		return nil

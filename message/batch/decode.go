@@ -10,7 +10,8 @@ import (
 
 // Decode verifies the batch at the start of b, appends its messages to dst and
 // returns what follows the batch. Broker names the broker that it came from.
-// Bodies share b's memory; everything else is copied.
+// Bodies share b's memory; everything else is copied. With an error dst is
+// returned as it came.
 func Decode(dst []message.Stored, b []byte, broker string) ([]message.Stored, []byte, error) {
 	h, err := Verify(b)
 	if err != nil {
@@ -19,6 +20,7 @@ func Decode(dst []message.Stored, b []byte, broker string) ([]message.Stored, []
 	queue := message.Queue{Topic: h.Topic, Broker: broker, ID: h.Queue}
 	store := time.UnixMilli(h.StoreMillis)
 	rest, last := b[h.bodyAt:h.Length], h.FirstID
+	all := dst
 	for i := range h.Count {
 		head, body, next, err := cutMessage(rest)
 		if err != nil {
@@ -31,12 +33,12 @@ func Decode(dst []message.Stored, b []byte, broker string) ([]message.Stored, []
 		if r.failed || len(r.b) != 0 {
 			return dst, nil, fmt.Errorf("%w: head of message %d of %d", ErrCorrupt, i, h.Count)
 		}
-		dst, rest, last = append(dst, m), next, m.ID
+		all, rest, last = append(all, m), next, m.ID
 	}
 	if len(rest) != 0 {
 		return dst, nil, fmt.Errorf("%w: %d bytes after the last message", ErrCorrupt, len(rest))
 	}
-	return dst, b[h.Length:], nil
+	return all, b[h.Length:], nil
 }
 
 // reader takes fields from the front of b; after a field that is not there
@@ -68,7 +70,7 @@ func (r *reader) message(m *message.Message, last message.ID, bornBase int64) {
 	}
 	if flags&hasProperties != 0 {
 		n := r.count()
-		m.Properties = make(map[string]string, n)
+		m.Properties = make(map[string]string, min(n, 64)) // a false count makes no large map
 		for range n {
 			k := r.string()
 			m.Properties[k] = r.string()
@@ -118,9 +120,12 @@ func (r *reader) count() int {
 	return int(v)
 }
 
-func (r *reader) string() string {
+// bytes reads a string without copying it.
+func (r *reader) bytes() []byte {
 	n := r.count()
-	s := string(r.b[:n])
+	v := r.b[:n]
 	r.b = r.b[n:]
-	return s
+	return v
 }
+
+func (r *reader) string() string { return string(r.bytes()) }

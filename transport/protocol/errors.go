@@ -106,6 +106,14 @@ func (e *Error) RetryAfter() time.Duration {
 	return time.Duration(e.RetryAfterMillis) * time.Millisecond
 }
 
+// wireCode is the code as it crosses the wire, where 0 means success.
+func (e *Error) wireCode() ErrorCode {
+	if e.Code == 0 {
+		return SystemError
+	}
+	return e.Code
+}
+
 // Errorf makes an Error.
 func Errorf(c ErrorCode, format string, args ...any) *Error {
 	return &Error{Code: c, Remark: fmt.Sprintf(format, args...)}

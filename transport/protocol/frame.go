@@ -26,7 +26,8 @@ const (
 var (
 	// ErrBadFrame is returned for a frame that is cut, too long or damaged.
 	ErrBadFrame = errors.New("bad frame")
-	// ErrFrameVersion is returned for a frame of a version this build does not know.
+	// ErrFrameVersion is returned for a frame of a version or with a flag that
+	// this build does not know.
 	ErrFrameVersion = errors.New("unsupported frame version")
 )
 
@@ -69,7 +70,7 @@ func FinishFrame(b []byte, f *Frame) {
 	le.PutUint16(b, frameMagic)
 	b[2], b[3] = FrameVersion, uint8(f.Kind)
 	le.PutUint16(b[4:], uint16(f.Code))
-	le.PutUint16(b[6:], 0)
+	le.PutUint16(b[6:], 0) // flags: none yet
 	le.PutUint64(b[8:], f.ID)
 	var deadline int64
 	if !f.Deadline.IsZero() {
@@ -94,6 +95,9 @@ func DecodeFrame(b []byte) (Frame, error) {
 	f := Frame{Kind: Kind(b[3]), Code: Code(le.Uint16(b[4:])), ID: le.Uint64(b[8:])}
 	if b[2] != FrameVersion {
 		return f, fmt.Errorf("%w: %d; known is %d", ErrFrameVersion, b[2], FrameVersion)
+	}
+	if flags := le.Uint16(b[6:]); flags != 0 {
+		return f, fmt.Errorf("%w: flags %#04x", ErrFrameVersion, flags)
 	}
 	if ms := int64(le.Uint64(b[16:])); ms != 0 {
 		f.Deadline = time.UnixMilli(ms)

@@ -1,6 +1,9 @@
 package protocol
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // SendRequest carries batches for queues of one broker, in the encoding of
 // package message/batch. Batches of one queue are stored in their order.
@@ -35,7 +38,7 @@ func (r *SendResponse) AppendBinary(dst []byte) ([]byte, error) {
 	dst = binary.AppendUvarint(dst, uint64(len(r.Results)))
 	for _, s := range r.Results {
 		if s.Err != nil {
-			dst = binary.AppendUvarint(dst, uint64(s.Err.Code))
+			dst = binary.AppendUvarint(dst, uint64(s.Err.wireCode()))
 			dst = appendString(dst, s.Err.Remark)
 			dst = binary.AppendVarint(dst, s.Err.RetryAfterMillis)
 			continue
@@ -53,7 +56,7 @@ func (r *SendResponse) UnmarshalBinary(b []byte) error {
 	r.Results = make([]SendResult, f.count(3))
 	for i := range r.Results {
 		s := &r.Results[i]
-		if code := ErrorCode(f.uvarint()); code != 0 {
+		if code := f.code(); code != 0 {
 			s.Err = &Error{Code: code, Remark: f.string(), RetryAfterMillis: f.varint()}
 			continue
 		}
@@ -119,7 +122,7 @@ func (r *PullRequest) UnmarshalBinary(b []byte) error {
 	}
 	r.Queues = make([]PullQueue, n)
 	for i := range r.Queues {
-		r.Queues[i] = PullQueue{Topic: f.string(), Queue: int(f.uvarint()), Offset: f.varint(), Fence: f.uvarint()}
+		r.Queues[i] = PullQueue{Topic: f.string(), Queue: f.number(math.MaxInt32), Offset: f.varint(), Fence: f.uvarint()}
 	}
 	if err := f.end(r); err != nil {
 		return err
@@ -137,7 +140,7 @@ func (r *PullRequest) check() error {
 		return Errorf(InvalidArgument, "pull of %d messages", r.MaxCount)
 	}
 	for _, q := range r.Queues {
-		if q.Offset < 0 || q.Queue < 0 {
+		if q.Offset < 0 {
 			return Errorf(InvalidArgument, "queue %d of topic %q at offset %d", q.Queue, q.Topic, q.Offset)
 		}
 	}
@@ -153,7 +156,7 @@ type PulledQueue struct {
 	// Index is the queue's place in the request.
 	Index int
 	// Err is, among others, OffsetOutOfRange (Min and End say what there is),
-	// Fenced, TopicNotFound, Damaged.
+	// Fenced, TopicNotFound, Damaged. Its RetryAfterMillis does not cross the wire.
 	Err *Error
 	// Next is the offset to ask for next.
 	Next int64
@@ -175,7 +178,7 @@ func (r *PullResponse) AppendBinary(dst []byte) ([]byte, error) {
 		var code ErrorCode
 		var remark string
 		if q.Err != nil {
-			code, remark = q.Err.Code, q.Err.Remark
+			code, remark = q.Err.wireCode(), q.Err.Remark
 		}
 		dst = binary.AppendUvarint(dst, uint64(code))
 		dst = appendString(dst, remark)
@@ -190,8 +193,8 @@ func (r *PullResponse) UnmarshalBinary(b []byte) error {
 	r.Queues = make([]PulledQueue, f.count(7))
 	for i := range r.Queues {
 		q := &r.Queues[i]
-		q.Index, q.Next, q.Min, q.End = int(f.uvarint()), f.varint(), f.varint(), f.varint()
-		code, remark := ErrorCode(f.uvarint()), f.string()
+		q.Index, q.Next, q.Min, q.End = f.number(MaxPullQueues-1), f.varint(), f.varint(), f.varint()
+		code, remark := f.code(), f.string()
 		if code != 0 {
 			q.Err = &Error{Code: code, Remark: remark}
 		}

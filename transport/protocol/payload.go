@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 )
 
 // Request is a payload that knows its code.
@@ -71,6 +72,18 @@ func (f *fields) varint() int64 {
 	f.b = f.b[n:]
 	return v
 }
+
+// number reads an int that may not be above limit.
+func (f *fields) number(limit uint64) int {
+	v := f.uvarint()
+	if v > limit {
+		f.b, f.bad = nil, true
+		return 0
+	}
+	return int(v)
+}
+
+func (f *fields) code() ErrorCode { return ErrorCode(f.number(math.MaxUint16)) }
 
 // count reads how many elements of at least size bytes follow, so that a false
 // count is refused before anything is allocated for it.

@@ -1,0 +1,175 @@
+package broker
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/rmqio/rmq/broker/group"
+	"github.com/rmqio/rmq/broker/store"
+	"github.com/rmqio/rmq/transport"
+	"github.com/rmqio/rmq/transport/protocol"
+)
+
+// clients knows which clients are there, and gives leases of queues to members
+// of groups. Sessions are in memory; leases are records of the log, so that a
+// restart neither frees them nor changes their fences.
+type clients struct {
+	state  *state
+	conn   *transport.Conn
+	broker string
+	now    func() time.Time
+	logger *slog.Logger
+
+	mu       sync.Mutex
+	sessions *group.Sessions
+
+	// leasing is held from the look at a lease to the record applied, so that two
+	// members cannot be granted the same queue. It is taken before mu.
+	leasing sync.Mutex
+}
+
+// newClients takes up the holders of leases that were found in the log: they
+// keep them until they come back or the session timeout has passed.
+func newClients(s *state, conn *transport.Conn, cfg Config) *clients {
+	c := &clients{
+		state: s, conn: conn, broker: cfg.Name, now: cfg.Now, logger: cfg.Logger,
+		sessions: group.NewSessions(cfg.SessionTimeout),
+	}
+	for _, h := range s.groups.Holders() {
+		c.sessions.Adopt(cfg.Now(), h.Client, h.Group)
+	}
+	return c
+}
+
+func (c *clients) register(m *transport.Mux) {
+	transport.Handle(m, c.heartbeat)
+	transport.Handle(m, c.leaveGroup)
+	transport.Handle(m, c.listMembers)
+	transport.Handle(m, c.syncLeases)
+}
+
+// run ends sessions that were not renewed.
+func (c *clients) run(ctx context.Context) {
+	tick := time.NewTicker(c.sessions.Timeout() / 12)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.expire(ctx)
+		}
+	}
+}
+
+func (c *clients) expire(ctx context.Context) {
+	c.mu.Lock()
+	expired := c.sessions.Expire(c.now())
+	c.mu.Unlock()
+	for _, e := range expired {
+		c.logger.Info("session ended without heartbeats", "client_id", e.Client)
+		for _, g := range e.Groups {
+			c.left(ctx, e.Client, g)
+		}
+	}
+}
+
+func (c *clients) heartbeat(ctx context.Context, r *protocol.HeartbeatRequest) (*protocol.HeartbeatResponse, error) {
+	c.mu.Lock()
+	changed, err := c.sessions.Heartbeat(c.now(), r)
+	c.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range changed {
+		c.left(ctx, r.ClientID, g)
+	}
+	return &protocol.HeartbeatResponse{SessionMillis: c.sessions.Timeout().Milliseconds()}, nil
+}
+
+func (c *clients) leaveGroup(ctx context.Context, r *protocol.LeaveGroupRequest) (*protocol.Empty, error) {
+	c.mu.Lock()
+	changed := c.sessions.Leave(c.now(), r.ClientID, r.Group)
+	c.mu.Unlock()
+	for _, g := range changed {
+		c.left(ctx, r.ClientID, g)
+	}
+	return &protocol.Empty{}, nil
+}
+
+// left follows up a change of a client in a group: when the client is not in it
+// any more its leases end, and the members are told in either case.
+func (c *clients) left(ctx context.Context, client, groupName string) {
+	c.mu.Lock()
+	alive := c.sessions.Alive(client, groupName)
+	c.mu.Unlock()
+	if !alive {
+		if err := c.releaseAll(ctx, client, groupName); err != nil {
+			// The queues stay with the client that is gone until syncLeases finds
+			// that it is not alive.
+			c.logger.Error("end leases", "client_id", client, "group", groupName, "err", err)
+		}
+	}
+	c.notify(groupName)
+}
+
+func (c *clients) releaseAll(ctx context.Context, client, groupName string) error {
+	c.leasing.Lock()
+	defer c.leasing.Unlock()
+	byTopic := map[uint64][]int{}
+	for _, p := range c.state.groups.LeasesOf(groupName, client) {
+		byTopic[p.TopicID] = append(byTopic[p.TopicID], p.Queue)
+	}
+	for topicID, queues := range byTopic {
+		if err := c.lease(ctx, group.EncodeRelease(groupName, topicID, client, queues)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *clients) lease(ctx context.Context, data []byte) error {
+	return c.state.append(ctx, store.Record{Type: store.LeasesRecord, Data: data})
+}
+
+func (c *clients) listMembers(_ context.Context, r *protocol.ListMembersRequest) (*protocol.ListMembersResponse, error) {
+	return &protocol.ListMembersResponse{Members: c.members(r.Group)}, nil
+}
+
+func (c *clients) members(groupName string) []protocol.Member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions.Members(groupName)
+}
+
+func (c *clients) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions.Count()
+}
+
+// groups are those that have members, whether or not the log knows them yet.
+func (c *clients) groups() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions.Groups()
+}
+
+// notify tells the members of a group that members or leases changed.
+func (c *clients) notify(groupName string) {
+	c.mu.Lock()
+	var inboxes []string
+	for _, m := range c.sessions.Members(groupName) {
+		inboxes = append(inboxes, c.sessions.Inbox(m.ClientID))
+	}
+	c.mu.Unlock()
+	event := protocol.MembersChangedEvent{Broker: c.broker, Group: groupName}
+	for _, inbox := range inboxes {
+		if err := c.conn.Publish(inbox, protocol.MembersChanged, &event); err != nil {
+			// Members look by themselves from time to time.
+			c.logger.Warn("notify member", "inbox", inbox, "err", err)
+		}
+	}
+}

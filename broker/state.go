@@ -1,0 +1,196 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/rmqio/rmq/broker/group"
+	"github.com/rmqio/rmq/broker/store"
+	"github.com/rmqio/rmq/broker/topic"
+	"github.com/rmqio/rmq/broker/view"
+	"github.com/rmqio/rmq/transport/protocol"
+)
+
+// state is the log and the views of it. Handlers read the views and append
+// records; only apply changes a view, on the log's applier goroutine.
+type state struct {
+	log    *store.Log
+	topics *topic.View
+	groups *group.View
+	logger *slog.Logger
+
+	// The following belong to the applier.
+	rows    *view.DB
+	now     func() time.Time
+	applied uint64    // index of the last record that the views have applied
+	flushed time.Time // when rows was last written
+	changed bool      // a view changed since then
+}
+
+// How often the views are written. It bounds what is replayed at a start; the
+// longer pause is for a log that only gets messages.
+const (
+	flushChanged = time.Second
+	flushIdle    = 10 * time.Second
+)
+
+// openState opens views and log, and applies to the views what they lack. Views
+// that are damaged are built anew: everything in them is in the log.
+func openState(logDir, viewsPath string, cfg Config) (*state, error) {
+	s, err := openViews(viewsPath, cfg)
+	if errors.Is(err, view.ErrDamaged) {
+		cfg.Logger.Error("views are built anew from the log", "err", err)
+		if err := view.SetAside(viewsPath); err != nil {
+			return nil, err
+		}
+		s, err = openViews(viewsPath, cfg)
+	}
+	if errors.Is(err, view.ErrNewer) {
+		return nil, fmt.Errorf("%w: %w", store.ErrNewerVersion, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	o := cfg.Store
+	o.Position, o.Apply = s.applied, s.apply
+	if s.log, err = store.Open(logDir, o); err != nil {
+		return nil, errors.Join(err, s.rows.Close())
+	}
+	if last := s.log.Status().LastIndex; last < s.rows.Position() {
+		return nil, errors.Join(fmt.Errorf("%w: the log in %s ends at record %d, the views have applied %d",
+			store.ErrDamaged, logDir, last, s.rows.Position()), s.close())
+	}
+	return s, nil
+}
+
+func openViews(path string, cfg Config) (*state, error) {
+	s := &state{topics: topic.New(), groups: group.New(), logger: cfg.Logger, now: cfg.Now, flushed: cfg.Now()}
+	rows, err := view.Open(path, s.topics, s.groups)
+	if err != nil {
+		return nil, err
+	}
+	s.rows, s.applied = rows, rows.Position()
+	return s, nil
+}
+
+// apply is store.Options.Apply.
+func (s *state) apply(r store.Committed) error {
+	s.flushIfDue()
+	s.applied = r.Index
+	switch r.Type {
+	case store.BatchRecord:
+		return nil
+	case store.TopicRecord:
+		s.changed = true
+		return s.topics.ApplyPut(r.Index, r.Data)
+	case store.TopicDeleteRecord:
+		s.changed = true
+		s.groups.DropTopic(r.Queue.Topic)
+		return s.topics.ApplyDelete(r.Index, r.Data)
+	case store.GroupRecord:
+		s.changed = true
+		return s.groups.ApplyPut(r.Index, r.Data)
+	case store.GroupDeleteRecord:
+		s.changed = true
+		return s.groups.ApplyDelete(r.Index, r.Data)
+	case store.OffsetsRecord:
+		s.changed = true
+		return s.groups.ApplyOffsets(r.Index, r.Data)
+	case store.LeasesRecord:
+		s.changed = true
+		return s.groups.ApplyLeases(r.Index, r.Data)
+	}
+	return fmt.Errorf("%w: record %d is of type %d", store.ErrNewerVersion, r.Index, r.Type)
+}
+
+func (s *state) flushIfDue() {
+	since := s.now().Sub(s.flushed)
+	if since < flushChanged || !s.changed && since < flushIdle {
+		return
+	}
+	if err := s.flush(); err != nil {
+		// The log has it all: it is only replayed from further back.
+		s.logger.Error("write views", "err", err)
+	}
+}
+
+func (s *state) flush() error {
+	s.flushed, s.changed = s.now(), false
+	return s.rows.Flush(s.applied)
+}
+
+// close closes the log, and then writes the views as of its end.
+func (s *state) close() error {
+	if s.log == nil {
+		return s.rows.Close()
+	}
+	err := s.log.Close()
+	return errors.Join(err, s.flush(), s.rows.Close())
+}
+
+// append puts a record into the log and waits until it is on disk and applied.
+func (s *state) append(ctx context.Context, r store.Record) error {
+	done := make(chan error, 1)
+	if err := s.log.Append(r, func(_ store.Committed, err error) { done <- err }); err != nil {
+		return refusal(err)
+	}
+	select {
+	case err := <-done:
+		return refusal(err)
+	case <-ctx.Done():
+		return protocol.Errorf(protocol.UnknownOutcome, "the disk has not answered: %v", ctx.Err())
+	}
+}
+
+// busyPause is what a producer is told to wait when the disk does not keep up.
+const busyPause = 20 * time.Millisecond
+
+// refusal turns an error of the store into what clients are told.
+func refusal(err error) error {
+	code := protocol.SystemError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrBusy):
+		return &protocol.Error{Code: protocol.Busy, Remark: err.Error(), RetryAfterMillis: busyPause.Milliseconds()}
+	case errors.Is(err, store.ErrNoSpace), errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrPoisoned):
+		code = protocol.Unavailable
+	case errors.Is(err, store.ErrTooLarge):
+		code = protocol.IllegalMessage
+	case errors.Is(err, store.ErrOutOfRange):
+		code = protocol.OffsetOutOfRange
+	case errors.Is(err, store.ErrDamaged):
+		code = protocol.Damaged
+	}
+	return protocol.Errorf(code, "%v", err)
+}
+
+// readable finds a topic that may be read, and one of its queues.
+func (s *state) readable(name string, queue int) (store.QueueKey, error) {
+	t, err := s.topic(name)
+	switch {
+	case err != nil:
+		return store.QueueKey{}, err
+	case !t.Perm.CanRead():
+		return store.QueueKey{}, protocol.Errorf(protocol.NoPermission, "topic %q is not readable", name)
+	}
+	return queueOf(t, queue, t.ReadQueues)
+}
+
+func (s *state) topic(name string) (topic.Topic, error) {
+	t, ok := s.topics.Lookup(name)
+	if !ok {
+		return t, protocol.Errorf(protocol.TopicNotFound, "topic %q is not known", name)
+	}
+	return t, nil
+}
+
+func queueOf(t topic.Topic, queue, queues int) (store.QueueKey, error) {
+	if queue < 0 || queue >= queues {
+		return store.QueueKey{}, protocol.Errorf(protocol.QueueNotFound, "topic %q has no queue %d; it has %d", t.Name, queue, queues)
+	}
+	return store.QueueKey{Topic: t.ID, Queue: uint32(queue)}, nil
+}

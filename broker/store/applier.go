@@ -1,0 +1,57 @@
+package store
+
+// applier is the goroutine that takes in what is committed, in log order.
+type applier struct {
+	*Log
+	cache tailCache
+}
+
+func (a *applier) run() {
+	defer close(a.full)
+	for c := range a.committed {
+		switch {
+		case c.reached != nil:
+			close(c.reached)
+		case c.full != nil:
+			c.full.ends, c.full.millis = a.catalog.atEnd()
+			a.full <- *c.full
+		default:
+			a.apply(c)
+		}
+	}
+}
+
+func (a *applier) apply(c commit) {
+	indexChunk(c.segment.index, c.chunk, a.cache.add(c.chunk.data))
+	a.catalog.advance(c.chunk)
+	for i := range c.chunk.rows() {
+		r := c.chunk.record(i)
+		if err := a.opts.Apply(r); err != nil {
+			a.logger.Error("apply record", "index", r.Index, "type", r.Type, "err", err)
+		}
+	}
+	a.waiters.notify(c.chunk)
+	var bytes int64
+	for _, p := range c.records {
+		bytes += int64(len(p.Data))
+	}
+	a.tail.release(bytes)
+	for _, p := range c.records {
+		p.answer(nil)
+	}
+}
+
+// indexChunk enters a chunk's batches into a queue index. The tail chunk is nil
+// when the data is not in memory.
+func indexChunk(x *queueIndex, c *chunk, tail *tailChunk) {
+	for i := range c.rows() {
+		r := c.row(i)
+		if r.Type != BatchRecord {
+			continue
+		}
+		x.add(r.Queue, location{
+			base: r.BaseOffset, count: r.Count, tagHash: r.TagHash, millis: r.StoreMillis,
+			chunk: c.first, pos: r.pos, len: r.len, tail: tail,
+		})
+	}
+}

@@ -1,0 +1,141 @@
+package store
+
+import (
+	"os"
+	"slices"
+	"sync"
+)
+
+// catalog is what readers may see: the segments, and the end of each queue as
+// far as it is committed. The applier advances it; the writer adds segments.
+type catalog struct {
+	mu   sync.RWMutex
+	list []*segment // oldest first; replaced, never changed
+	ends queueEnds
+	last uint64 // log index of the last record that was applied
+	// millis is the store time of that record.
+	millis int64
+}
+
+func (c *catalog) segments() []*segment {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.list
+}
+
+func (c *catalog) addSegment(s *segment) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list = append(slices.Clip(c.list), s)
+}
+
+func (c *catalog) end(q QueueKey) int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.ends.get(q)
+}
+
+func (c *catalog) lastIndex() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.last
+}
+
+// atEnd returns the queues' ends and the store time as of the last record.
+func (c *catalog) atEnd() (queueEnds, int64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.ends.clone(), c.millis
+}
+
+func (c *catalog) copyEnds() queueEnds {
+	ends, _ := c.atEnd()
+	return ends
+}
+
+// advance takes in the rows of a committed chunk.
+func (c *catalog) advance(ch *chunk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range ch.rows() {
+		r := ch.row(i)
+		switch r.Type {
+		case BatchRecord:
+			c.ends.set(r.Queue, r.BaseOffset+int64(r.Count))
+		case TopicDeleteRecord:
+			delete(c.ends, r.Queue.Topic)
+		}
+	}
+	c.last = ch.next() - 1
+	c.millis = ch.row(ch.rows() - 1).StoreMillis
+}
+
+// waiters are those who wait for messages of queues.
+type waiters struct {
+	mu     sync.Mutex
+	queues map[QueueKey][]*Waiter
+}
+
+// Waiter waits for messages of some queues; Log.Wait makes one. C gets one value
+// when a queue got messages after Wait returned, and no more after that.
+type Waiter struct {
+	C      chan struct{}
+	queues []QueueKey
+	all    *waiters
+}
+
+// Wait begins to wait for messages of the queues. The caller reads after Wait
+// and before it looks at C, so that nothing is missed, and calls Stop.
+func (l *Log) Wait(queues []QueueKey) *Waiter {
+	w := &Waiter{C: make(chan struct{}, 1), queues: queues, all: &l.waiters}
+	w.all.mu.Lock()
+	defer w.all.mu.Unlock()
+	for _, q := range queues {
+		w.all.queues[q] = append(w.all.queues[q], w)
+	}
+	return w
+}
+
+// Stop ends the waiting.
+func (w *Waiter) Stop() {
+	w.all.mu.Lock()
+	defer w.all.mu.Unlock()
+	for _, q := range w.queues {
+		left := slices.DeleteFunc(w.all.queues[q], func(o *Waiter) bool { return o == w })
+		if len(left) == 0 {
+			delete(w.all.queues, q)
+		} else {
+			w.all.queues[q] = left
+		}
+	}
+}
+
+// notify wakes those who wait for a queue of the chunk.
+func (w *waiters) notify(ch *chunk) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queues) == 0 {
+		return
+	}
+	for i := range ch.rows() {
+		r := ch.row(i)
+		if r.Type != BatchRecord {
+			continue
+		}
+		for _, waiter := range w.queues[r.Queue] {
+			select {
+			case waiter.C <- struct{}{}:
+			default: // it has been told
+			}
+		}
+	}
+}
+
+// fileBytes is the size of a file; 0 when it cannot be read.
+func fileBytes(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}

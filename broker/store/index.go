@@ -1,0 +1,94 @@
+package store
+
+import (
+	"sort"
+	"sync"
+	"sync/atomic"
+)
+
+// location is where a batch lies, as the queue index knows it.
+type location struct {
+	base    int64 // queue offset of the first message
+	count   uint32
+	tagHash uint32
+	chunk   uint64 // the chunk's first log index
+	pos     uint32 // in the chunk's data
+	len     uint32
+	millis  int64 // when it was stored
+	tail    *tailChunk
+}
+
+func (l *location) next() int64 { return l.base + int64(l.count) }
+
+// tailChunk is the data of a recent chunk, as long as it is kept in memory.
+type tailChunk struct{ data atomic.Pointer[[]byte] }
+
+// queueIndex is the queue index of a segment that is not sealed. The applier
+// adds; readers look up. Locations of a queue are consecutive, so that a slice
+// handed out stays valid while more are appended behind it.
+type queueIndex struct {
+	mu     sync.RWMutex
+	queues map[QueueKey][]location
+}
+
+func newQueueIndex() *queueIndex { return &queueIndex{queues: map[QueueKey][]location{}} }
+
+func (x *queueIndex) add(q QueueKey, l location) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.queues[q] = append(x.queues[q], l)
+}
+
+func (x *queueIndex) of(q QueueKey) []location {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.queues[q]
+}
+
+// from returns the queue's locations from the one that holds offset; older is
+// true when the queue has locations here but they all begin after offset.
+func (x *queueIndex) from(q QueueKey, offset int64) (found []location, older bool) {
+	all := x.of(q)
+	i := sort.Search(len(all), func(i int) bool { return all[i].next() > offset })
+	if i == len(all) {
+		return nil, false
+	}
+	if all[i].base > offset {
+		return nil, true
+	}
+	return all[i:], false
+}
+
+// atTime returns the first offset stored at or after millis, if there is one.
+func (x *queueIndex) atTime(q QueueKey, millis int64) (int64, bool) {
+	all := x.of(q)
+	i := sort.Search(len(all), func(i int) bool { return all[i].millis >= millis })
+	if i == len(all) {
+		return 0, false
+	}
+	return all[i].base, true
+}
+
+// tailCache keeps the data of the newest chunks in memory, up to a number of
+// bytes. Only the applier calls it.
+type tailCache struct {
+	limit, held int64
+	chunks      []*tailChunk // oldest first
+}
+
+func (c *tailCache) add(data []byte) *tailChunk {
+	t := &tailChunk{}
+	if int64(len(data)) > c.limit {
+		return t
+	}
+	t.data.Store(&data)
+	c.chunks = append(c.chunks, t)
+	c.held += int64(len(data))
+	for c.held > c.limit {
+		oldest := c.chunks[0]
+		c.held -= int64(len(*oldest.data.Load()))
+		oldest.data.Store(nil)
+		c.chunks = c.chunks[1:]
+	}
+	return t
+}

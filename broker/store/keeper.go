@@ -1,0 +1,72 @@
+package store
+
+import "os"
+
+// sealJob is a full segment, with what sealing needs to know.
+type sealJob struct {
+	segment *segment
+	ends    queueEnds
+	last    uint64 // log index of its last record
+	chain   uint32 // checksum of its last chunk
+	millis  int64  // store time of its last record
+}
+
+// sealed is the segment's entry in the manifest once it is sealed.
+func (j *sealJob) sealed(i segmentInfo) segmentInfo {
+	i.Sealed, i.Last, i.LastChain, i.LastMillis = true, j.last, j.chain, j.millis
+	return i
+}
+
+// preparedFile is an empty segment, or why there is none.
+type preparedFile struct {
+	path     string
+	capacity int64
+	err      error
+}
+
+// keep is the goroutine that prepares the next segment and seals full ones, off
+// the path of appends. A segment that cannot be sealed now stays readable and
+// is sealed when the log is opened next.
+func (l *Log) keep() {
+	full, wanted := l.full, l.wanted
+	for full != nil || wanted != nil {
+		select {
+		case job, ok := <-full:
+			if !ok {
+				full = nil
+				continue
+			}
+			if err := l.seal(job); err != nil {
+				l.logger.Error("seal segment", "err", err)
+			}
+		case info, ok := <-wanted:
+			if !ok {
+				wanted = nil
+				continue
+			}
+			l.prepared <- l.prepare(info.Capacity)
+		}
+	}
+}
+
+func (l *Log) prepare(capacity int64) preparedFile {
+	f := preparedFile{path: l.path(preparedName), capacity: capacity}
+	if f.err = prepareFile(f.path, capacity); f.err != nil {
+		os.Remove(f.path) // it may be what fills the disk
+	}
+	return f
+}
+
+func (l *Log) seal(job sealJob) error {
+	if err := job.segment.seal(job); err != nil {
+		return err
+	}
+	l.logger.Info("segment sealed", "path", job.segment.path, "last", job.last)
+	return l.manifest.update(func(m *manifest) {
+		for i := range m.Segments {
+			if m.Segments[i].First == job.segment.info.First {
+				m.Segments[i] = job.sealed(m.Segments[i])
+			}
+		}
+	})
+}

@@ -1,0 +1,230 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+const preparedName = "next.seg.tmp"
+
+// Open opens the log in a directory, or makes an empty one in an empty
+// directory. It verifies every chunk that is not sealed, brings the views up to
+// date through Options.Apply, and seals segments that a crash left unsealed. An
+// unacknowledged commit that a crash cut short is not there; anything else that
+// does not pass its checks is ErrDamaged. The caller holds the directory: see
+// LockDir.
+func Open(dir string, o Options) (*Log, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	l := &Log{
+		dir: dir, opts: o, logger: o.Logger,
+		manifest: manifestFile{dir: dir},
+		tail:     tail{limit: o.MaxPendingBytes},
+		waiters:  waiters{queues: map[QueueKey][]*Waiter{}},
+		wake:     make(chan struct{}, 1), closing: make(chan struct{}),
+		committed: make(chan commit, 2), full: make(chan sealJob, 4),
+		wanted: make(chan segmentInfo, 1), prepared: make(chan preparedFile, 1),
+	}
+	w, err := l.load()
+	if err != nil {
+		return nil, errors.Join(err, l.closeFiles())
+	}
+	a := &applier{Log: l, cache: tailCache{limit: o.TailBytes}}
+	l.goroutine.Go(w.run)
+	l.goroutine.Go(a.run)
+	l.goroutine.Go(l.keep)
+	return l, nil
+}
+
+// load brings everything to the state that is on disk.
+func (l *Log) load() (*writer, error) {
+	m, err := readManifest(l.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		m, err = l.create()
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.manifest.current = m
+	if err := l.removeStrays(m); err != nil {
+		return nil, err
+	}
+	w := &writer{Log: l}
+	if err := l.loadSegments(w, m); err != nil {
+		return nil, err
+	}
+	l.tail.resume(w.next, l.catalog.copyEnds())
+	return w, nil
+}
+
+// create makes an empty log in a directory that has no manifest. Segments that
+// hold records are a log whose manifest is missing, and damage.
+func (l *Log) create() (manifest, error) {
+	m := manifest{Version: formatVersion, StoreID: newStoreID()}
+	if err := l.removeStrays(m); err != nil {
+		return m, err
+	}
+	info := segmentInfo{First: 1, Capacity: l.opts.FirstSegmentBytes}
+	if err := prepareFile(l.path(preparedName), info.Capacity); err != nil {
+		return m, err
+	}
+	m.Segments = []segmentInfo{info}
+	s, err := activate(l.dir, l.path(preparedName), m.StoreID, info)
+	if err != nil {
+		return m, err
+	}
+	return m, errors.Join(s.close(), m.write(l.dir))
+}
+
+func newStoreID() string {
+	var id [16]byte
+	rand.Read(id[:]) // crypto/rand.Read never fails
+	return hex.EncodeToString(id[:])
+}
+
+// removeStrays removes what a crash left behind: temporary files, and a segment
+// that was activated but never written into the manifest. One that holds
+// records is damage.
+func (l *Log) removeStrays(m manifest) error {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		known := slices.ContainsFunc(m.Segments, func(i segmentInfo) bool { return i.name() == name })
+		switch {
+		case strings.HasSuffix(name, ".tmp"):
+		case !strings.HasSuffix(name, ".seg") || known:
+			continue
+		default:
+			if err := checkStray(l.path(name)); err != nil {
+				return err
+			}
+		}
+		l.logger.Info("removing what a crash left", "path", l.path(name))
+		if err := os.Remove(l.path(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkStray fails for a segment file that holds records.
+func checkStray(path string) error {
+	s := &segment{path: path}
+	if err := s.openWritable(); err != nil {
+		return err
+	}
+	empty, err := s.isEmpty()
+	if err == nil && !empty {
+		err = fmt.Errorf("%w: %s holds records and is not in the %s", ErrDamaged, path, manifestName)
+	}
+	return errors.Join(err, s.close())
+}
+
+// loadSegments opens the segments in order and leaves the last one to w.
+func (l *Log) loadSegments(w *writer, m manifest) error {
+	w.next = 1
+	var lastSealed *segment
+	for i, info := range m.Segments {
+		s := &segment{path: l.path(info.name()), info: info}
+		l.catalog.addSegment(s)
+		if info.First != w.next {
+			return fmt.Errorf("%w: %s begins at %d, the one before it ends at %d", ErrDamaged, s.path, info.First, w.next-1)
+		}
+		if info.Sealed {
+			if err := l.replaySealed(s); err != nil {
+				return err
+			}
+			lastSealed, w.next, w.chain = s, info.Last+1, info.LastChain
+			l.tail.millis = max(l.tail.millis, info.LastMillis)
+			l.catalog.last, l.catalog.millis = info.Last, info.LastMillis
+			continue
+		}
+		if l.catalog.ends == nil {
+			if err := l.loadEnds(lastSealed); err != nil {
+				return err
+			}
+		}
+		if err := l.loadUnsealed(w, s, m.StoreID); err != nil {
+			return err
+		}
+		if i < len(m.Segments)-1 {
+			if err := l.seal(sealJob{segment: s, ends: l.catalog.copyEnds(), last: w.next - 1, chain: w.chain, millis: l.tail.millis}); err != nil {
+				return err
+			}
+			lastSealed = s
+		}
+		w.active = s
+	}
+	return nil
+}
+
+// loadEnds takes the queues' ends from the newest sealed segment.
+func (l *Log) loadEnds(s *segment) (err error) {
+	l.catalog.ends = queueEnds{}
+	if s != nil {
+		l.catalog.ends, err = s.sealedEnds()
+	}
+	return err
+}
+
+// replaySealed hands the views what they have not applied of a sealed segment.
+func (l *Log) replaySealed(s *segment) error {
+	if s.info.Last <= l.opts.Position {
+		return nil
+	}
+	_, _, err := s.chunks(l.replay)
+	return err
+}
+
+func (l *Log) replay(c *chunk) error {
+	for i := range c.rows() {
+		r := c.record(i)
+		l.tail.millis = max(l.tail.millis, r.StoreMillis)
+		if r.Index <= l.opts.Position {
+			continue
+		}
+		if err := l.opts.Apply(r); err != nil {
+			return fmt.Errorf("apply record %d: %w", r.Index, err)
+		}
+	}
+	return nil
+}
+
+// loadUnsealed verifies a segment, and rebuilds from it the queue index and the
+// queues' ends.
+func (l *Log) loadUnsealed(w *writer, s *segment, storeID string) error {
+	if err := s.openWritable(); err != nil {
+		return err
+	}
+	if err := s.checkMeta(storeID); err != nil {
+		return err
+	}
+	s.index = newQueueIndex()
+	next, chain, err := s.chunks(func(c *chunk) error {
+		indexChunk(s.index, c, nil)
+		l.catalog.advance(c)
+		s.rows += int64(c.rows())
+		return l.replay(c)
+	})
+	if err != nil {
+		return err
+	}
+	w.next, w.chain = next, chain
+	if s.used, err = s.usedBytes(); err != nil {
+		return err
+	}
+	return checkPages(s.db)
+}

@@ -1,0 +1,300 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sort"
+
+	"go.etcd.io/bbolt"
+)
+
+// What sealing writes, once: the queue index in blocks of sorted rows, and the
+// end of every queue that the log knows. Each value ends with its CRC32C.
+const (
+	sealedRowBytes   = 40
+	sealedBlockRows  = 512
+	endBytes         = 20
+	sealedBlockLimit = 16 << 20 // bytes written in one transaction
+)
+
+var endsKey = []byte("ends")
+
+// blockKey begins with the queue, so that blocks of a queue stand together in
+// the order of their offsets.
+func blockKey(q QueueKey, base int64) []byte {
+	k := binary.BigEndian.AppendUint64([]byte{'q'}, q.Topic)
+	k = binary.BigEndian.AppendUint32(k, q.Queue)
+	return binary.BigEndian.AppendUint64(k, uint64(base))
+}
+
+func queuePrefix(q QueueKey) []byte { return blockKey(q, 0)[:13] }
+
+func appendSealedRow(b []byte, l *location) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint64(b, uint64(l.base))
+	b = le.AppendUint32(b, l.count)
+	b = le.AppendUint32(b, l.tagHash)
+	b = le.AppendUint64(b, l.chunk)
+	b = le.AppendUint32(b, l.pos)
+	b = le.AppendUint32(b, l.len)
+	return le.AppendUint64(b, uint64(l.millis))
+}
+
+// sealedBlock is a checked block of rows.
+type sealedBlock []byte
+
+func checkBlock(key, value []byte) (sealedBlock, error) {
+	rows, err := checkCRC(value)
+	if err == nil && (len(rows) == 0 || len(rows)%sealedRowBytes != 0) {
+		err = fmt.Errorf("%w: %d bytes of rows", ErrDamaged, len(rows))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("queue index block %x: %w", key, err)
+	}
+	return rows, nil
+}
+
+func (b sealedBlock) len() int { return len(b) / sealedRowBytes }
+
+func (b sealedBlock) at(i int) location {
+	r := b[i*sealedRowBytes:]
+	le := binary.LittleEndian
+	return location{
+		base: int64(le.Uint64(r)), count: le.Uint32(r[8:]), tagHash: le.Uint32(r[12:]),
+		chunk: le.Uint64(r[16:]), pos: le.Uint32(r[24:]), len: le.Uint32(r[28:]),
+		millis: int64(le.Uint64(r[32:])),
+	}
+}
+
+// seal writes the queue index and the queues' ends into the file, and opens it
+// anew for reading only when it is read next.
+func (s *segment) seal(job sealJob) error {
+	if err := guard(s.path, func() error { return s.writeSeal(job.ends) }); err != nil {
+		return fmt.Errorf("seal %s: %w", s.path, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := guard(s.path, s.db.Close); err != nil {
+		return fmt.Errorf("seal %s: %w", s.path, err)
+	}
+	s.db, s.index = nil, nil
+	s.info = job.sealed(s.info)
+	return nil
+}
+
+func (s *segment) writeSeal(ends queueEnds) error {
+	queues := s.index.sorted()
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		if tx.Bucket(sealBucket) != nil { // a seal that a crash cut short
+			if err := tx.DeleteBucket(sealBucket); err != nil {
+				return err
+			}
+		}
+		b, err := tx.CreateBucket(sealBucket)
+		if err != nil {
+			return err
+		}
+		return b.Put(endsKey, withCRC(ends.encode()))
+	})
+	for err == nil && len(queues) > 0 {
+		err = s.db.Update(func(tx *bbolt.Tx) (err error) {
+			queues, err = s.putBlocks(tx.Bucket(sealBucket), queues)
+			return err
+		})
+	}
+	return err
+}
+
+// putBlocks writes the blocks of some queues and returns those left over.
+func (s *segment) putBlocks(b *bbolt.Bucket, queues []QueueKey) ([]QueueKey, error) {
+	b.FillPercent = 1.0 // keys only grow
+	written := 0
+	for i, q := range queues {
+		if written > sealedBlockLimit {
+			return queues[i:], nil
+		}
+		for rows := range slices.Chunk(s.index.of(q), sealedBlockRows) {
+			var block []byte
+			for j := range rows {
+				block = appendSealedRow(block, &rows[j])
+			}
+			if err := b.Put(blockKey(q, rows[0].base), withCRC(block)); err != nil {
+				return nil, err
+			}
+			written += len(block)
+		}
+	}
+	return nil, nil
+}
+
+// sorted lists the queues in the order of their block keys.
+func (x *queueIndex) sorted() []QueueKey {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	queues := make([]QueueKey, 0, len(x.queues))
+	for q := range x.queues {
+		queues = append(queues, q)
+	}
+	slices.SortFunc(queues, func(a, b QueueKey) int { return bytes.Compare(queuePrefix(a), queuePrefix(b)) })
+	return queues
+}
+
+// find returns locations of a queue from the one that holds offset, at most one
+// block of them; older is true when the queue begins after offset here.
+func (s *segment) find(q QueueKey, offset int64) (found []location, older bool, err error) {
+	if x := s.unsealed(); x != nil {
+		found, older = x.from(q, offset)
+		return found, older, nil
+	}
+	err = s.view(func(tx *bbolt.Tx) error {
+		block, err := seekBlock(tx, q, offset)
+		if err != nil || block == nil {
+			return err
+		}
+		if first := block.at(0); first.base > offset {
+			older = true
+			return nil
+		}
+		n := block.len()
+		for i := sort.Search(n, func(i int) bool { l := block.at(i); return l.next() > offset }); i < n; i++ {
+			found = append(found, block.at(i))
+		}
+		return nil
+	})
+	if err != nil {
+		err = fmt.Errorf("%s: %w", s.path, err)
+	}
+	return found, older, err
+}
+
+func (s *segment) unsealed() *queueIndex {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.index
+}
+
+// seekBlock returns the last block of the queue that begins at or before
+// offset, or its first block, or nil when the queue has none.
+func seekBlock(tx *bbolt.Tx, q QueueKey, offset int64) (sealedBlock, error) {
+	b := tx.Bucket(sealBucket)
+	if b == nil {
+		return nil, fmt.Errorf("%w: the seal is missing", ErrDamaged)
+	}
+	c, prefix, wanted := b.Cursor(), queuePrefix(q), blockKey(q, offset)
+	key, value := c.Seek(wanted)
+	if key == nil {
+		key, value = c.Last()
+	} else if !bytes.Equal(key, wanted) {
+		if before, v := c.Prev(); bytes.HasPrefix(before, prefix) {
+			key, value = before, v
+		}
+	}
+	if !bytes.HasPrefix(key, prefix) {
+		return nil, nil
+	}
+	return checkBlock(key, value)
+}
+
+// atTime returns the first offset of the queue in this segment that was stored
+// at or after millis, if there is one.
+func (s *segment) atTime(q QueueKey, millis int64) (offset int64, ok bool, err error) {
+	if x := s.unsealed(); x != nil {
+		offset, ok = x.atTime(q, millis)
+		return offset, ok, nil
+	}
+	err = s.view(func(tx *bbolt.Tx) error {
+		c, prefix := tx.Bucket(sealBucket).Cursor(), queuePrefix(q)
+		for key, value := c.Seek(prefix); key != nil && bytes.HasPrefix(key, prefix); key, value = c.Next() {
+			block, err := checkBlock(key, value)
+			if err != nil {
+				return err
+			}
+			n := block.len()
+			if i := sort.Search(n, func(i int) bool { return block.at(i).millis >= millis }); i < n {
+				offset, ok = block.at(i).base, true
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		err = fmt.Errorf("%s: %w", s.path, err)
+	}
+	return offset, ok, err
+}
+
+// sealedEnds reads the queues' ends as of the end of a sealed segment.
+func (s *segment) sealedEnds() (queueEnds, error) {
+	var ends queueEnds
+	err := s.view(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(sealBucket)
+		if b == nil {
+			return fmt.Errorf("%w: the seal is missing", ErrDamaged)
+		}
+		value, err := checkCRC(b.Get(endsKey))
+		if err != nil {
+			return fmt.Errorf("queue ends: %w", err)
+		}
+		ends, err = decodeEnds(value)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path, err)
+	}
+	return ends, nil
+}
+
+// queueEnds holds the offset after the last message of each queue, by topic and
+// queue number: eight bytes for an idle queue.
+type queueEnds map[uint64][]int64
+
+func (e queueEnds) get(q QueueKey) int64 {
+	if t := e[q.Topic]; int(q.Queue) < len(t) {
+		return t[q.Queue]
+	}
+	return 0
+}
+
+func (e queueEnds) set(q QueueKey, end int64) {
+	t := e[q.Topic]
+	for int(q.Queue) >= len(t) {
+		t = append(t, 0)
+	}
+	t[q.Queue] = end
+	e[q.Topic] = t
+}
+
+func (e queueEnds) clone() queueEnds {
+	c := make(queueEnds, len(e))
+	for topic, ends := range e {
+		c[topic] = slices.Clone(ends)
+	}
+	return c
+}
+
+func (e queueEnds) encode() []byte {
+	var b []byte
+	le := binary.LittleEndian
+	for topic, ends := range e {
+		for q, end := range ends {
+			b = le.AppendUint64(b, topic)
+			b = le.AppendUint32(b, uint32(q))
+			b = le.AppendUint64(b, uint64(end))
+		}
+	}
+	return b
+}
+
+func decodeEnds(b []byte) (queueEnds, error) {
+	if len(b)%endBytes != 0 {
+		return nil, fmt.Errorf("%w: %d bytes of queue ends", ErrDamaged, len(b))
+	}
+	le := binary.LittleEndian
+	e := queueEnds{}
+	for ; len(b) > 0; b = b[endBytes:] {
+		e.set(QueueKey{Topic: le.Uint64(b), Queue: le.Uint32(b[8:])}, int64(le.Uint64(b[12:])))
+	}
+	return e, nil
+}

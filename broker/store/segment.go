@@ -1,0 +1,317 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"path/filepath"
+	"sync"
+
+	"go.etcd.io/bbolt"
+)
+
+// segmentInfo is what the manifest says of a segment.
+type segmentInfo struct {
+	First    uint64 `json:"first"`    // log index of the first record
+	Capacity int64  `json:"capacity"` // bytes
+	Chain    uint32 `json:"chain"`    // checksum of the chunk before the first
+	Sealed   bool   `json:"sealed"`
+	// The following are set when it is sealed.
+	Last      uint64 `json:"last,omitempty"`      // log index of the last record
+	LastChain uint32 `json:"lastChain,omitempty"` // checksum of the last chunk
+	// LastMillis is the last record's store time.
+	LastMillis int64 `json:"lastMillis,omitempty"`
+}
+
+func (i segmentInfo) name() string { return fmt.Sprintf("%020d.seg", i.First) }
+
+// segment is one file of the log. Reads come from any goroutine; commit comes
+// from the writer, seal from the keeper.
+type segment struct {
+	path string
+	// The writer's: how many bytes of the file hold something, and how many rows
+	// sealing will write.
+	used, rows int64
+
+	mu    sync.RWMutex // held while db is read, and to exchange it
+	info  segmentInfo
+	db    *bbolt.DB   // nil: sealed and not opened yet
+	index *queueIndex // nil: sealed
+	ended bool        // closed for good
+}
+
+// segmentMeta is the value "segment" in the bucket meta, with a CRC32C behind it.
+type segmentMeta struct {
+	Version int    `json:"version"`
+	StoreID string `json:"storeId"`
+	segmentInfo
+}
+
+var segmentKey = []byte("segment")
+
+// activate turns a prepared file into the segment for records from info.First.
+func activate(dir, prepared, storeID string, info segmentInfo) (*segment, error) {
+	s := &segment{path: filepath.Join(dir, info.name()), info: info, index: newQueueIndex()}
+	if err := rename(prepared, s.path); err != nil {
+		return nil, err
+	}
+	db, err := openFile(s.path, info.Capacity, false)
+	if err != nil {
+		return nil, err
+	}
+	s.db = db
+	value, err := json.Marshal(segmentMeta{Version: formatVersion, StoreID: storeID, segmentInfo: info})
+	if err != nil {
+		return nil, err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		s.used = tx.Size()
+		if err := tx.Bucket(logBucket).SetSequence(info.First - 1); err != nil {
+			return err
+		}
+		return tx.Bucket(metaBucket).Put(segmentKey, withCRC(value))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("activate %s: %w", s.path, err)
+	}
+	return s, nil
+}
+
+// fits reports whether a chunk of so many bytes can be committed within the
+// capacity, with room left for what sealing writes.
+func (s *segment) fits(bytes int64) bool {
+	const slack = 32 << 10 // pages that a commit rewrites beside the chunk
+	return s.used+bytes+slack+s.rows*sealedRowBytes <= s.info.Capacity
+}
+
+// commit writes a chunk: when it returns nil the chunk is on disk.
+func (s *segment) commit(c *chunk) error {
+	return guard(s.path, func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			log := tx.Bucket(logBucket)
+			log.FillPercent = 1.0 // keys only grow
+			b, err := log.CreateBucket(indexBytes(c.first))
+			if err != nil {
+				return err
+			}
+			b.FillPercent = 1.0
+			if err := b.Put(dataKey, c.data); err != nil {
+				return err
+			}
+			if err := b.Put(indexKey, c.index); err != nil {
+				return err
+			}
+			s.used = tx.Size() + int64(len(c.data)+len(c.index))
+			s.rows += int64(c.rows())
+			return log.SetSequence(c.next() - 1)
+		})
+	})
+}
+
+// isEmpty reports whether the file holds no record.
+func (s *segment) isEmpty() (empty bool, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		log := tx.Bucket(logBucket)
+		if log == nil {
+			return fmt.Errorf("%w: %s has no log", ErrDamaged, s.path)
+		}
+		key, _ := log.Cursor().First()
+		empty = key == nil
+		return nil
+	})
+	return empty, err
+}
+
+// usedBytes is how much of the file holds something.
+func (s *segment) usedBytes() (n int64, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		n = tx.Size()
+		return nil
+	})
+	return n, err
+}
+
+// chunks hands all chunks to fn, in order and checked, with the checksum of the
+// last one. What fn gets is valid during the call. It fails when a chunk is
+// missing between two or at the end.
+func (s *segment) chunks(fn func(*chunk) error) (next uint64, chain uint32, err error) {
+	next, chain = s.info.First, s.info.Chain
+	err = s.view(func(tx *bbolt.Tx) error {
+		log := tx.Bucket(logBucket)
+		cursor := log.Cursor()
+		for key, value := cursor.First(); key != nil; key, value = cursor.Next() {
+			if len(key) != 8 || value != nil || binary.BigEndian.Uint64(key) != next {
+				return fmt.Errorf("%w: %s: chunk %x where %d was expected", ErrDamaged, s.path, key, next)
+			}
+			b := log.Bucket(key)
+			c, err := decodeChunk(next, b.Get(dataKey), b.Get(indexKey), chain)
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.path, err)
+			}
+			if err := fn(c); err != nil {
+				return err
+			}
+			next, chain = c.next(), c.crc
+		}
+		if last := log.Sequence(); last != next-1 {
+			return fmt.Errorf("%w: %s: records end at %d, the log was committed up to %d", ErrDamaged, s.path, next-1, last)
+		}
+		return nil
+	})
+	return next, chain, err
+}
+
+// checkMeta compares what the file says of itself with the manifest.
+func (s *segment) checkMeta(storeID string) error {
+	return s.view(func(tx *bbolt.Tx) error {
+		value, err := checkCRC(tx.Bucket(metaBucket).Get(segmentKey))
+		if err != nil {
+			return fmt.Errorf("%s: segment entry: %w", s.path, err)
+		}
+		var m segmentMeta
+		if err := json.Unmarshal(value, &m); err != nil {
+			return fmt.Errorf("%w: %s: segment entry: %v", ErrDamaged, s.path, err)
+		}
+		if m.Version > formatVersion {
+			return fmt.Errorf("%w: %s is of version %d, known is %d", ErrNewerVersion, s.path, m.Version, formatVersion)
+		}
+		if m.StoreID != storeID || m.First != s.info.First || m.Chain != s.info.Chain {
+			return fmt.Errorf("%w: %s holds records from %d of store %s; the manifest expects %d of %s",
+				ErrDamaged, s.path, m.First, m.StoreID, s.info.First, storeID)
+		}
+		return nil
+	})
+}
+
+// view runs fn in a read transaction, opening a sealed file if need be.
+func (s *segment) view(fn func(*bbolt.Tx) error) error {
+	s.mu.RLock()
+	if s.db == nil {
+		s.mu.RUnlock()
+		if err := s.openSealed(); err != nil {
+			return err
+		}
+		s.mu.RLock()
+	}
+	defer s.mu.RUnlock()
+	if s.db == nil {
+		return fmt.Errorf("%s: %w", s.path, ErrClosed)
+	}
+	return guard(s.path, func() error { return s.db.View(fn) })
+}
+
+// reopen closes the file of an unsealed segment and opens it again, after a
+// write failed; readers wait.
+func (s *segment) reopen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db != nil {
+		if err := guard(s.path, s.db.Close); err != nil {
+			return err
+		}
+		s.db = nil
+	}
+	return s.openWritable()
+}
+
+// openWritable checks the file and opens it; mu is held, or nobody else has s.
+func (s *segment) openWritable() error {
+	if err := checkFile(s.path); err != nil {
+		return err
+	}
+	db, err := openFile(s.path, s.info.Capacity, false)
+	if err != nil {
+		return err
+	}
+	s.db = db
+	return nil
+}
+
+func (s *segment) openSealed() error {
+	if err := checkFile(s.path); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db != nil || s.ended || !s.info.Sealed {
+		return nil
+	}
+	db, err := openFile(s.path, s.info.Capacity, true)
+	if err != nil {
+		return err
+	}
+	s.db = db
+	return nil
+}
+
+// close closes the file; the segment can be read no more.
+func (s *segment) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	if s.db == nil {
+		return nil
+	}
+	db := s.db
+	s.db = nil
+	return guard(s.path, db.Close)
+}
+
+// fetch appends the data at the locations, which are of this segment, to dst.
+func (s *segment) fetch(dst []byte, locations []location) ([]byte, error) {
+	for i := range locations {
+		l := &locations[i]
+		if l.tail != nil {
+			if data := l.tail.data.Load(); data != nil {
+				dst = append(dst, (*data)[l.pos:l.pos+l.len]...)
+				continue
+			}
+		}
+		return s.fetchFromFile(dst, locations[i:])
+	}
+	return dst, nil
+}
+
+func (s *segment) fetchFromFile(dst []byte, locations []location) ([]byte, error) {
+	err := s.view(func(tx *bbolt.Tx) error {
+		log := tx.Bucket(logBucket)
+		var data []byte
+		var chunk uint64
+		for _, l := range locations {
+			if l.chunk != chunk {
+				b := log.Bucket(indexBytes(l.chunk))
+				if b == nil {
+					return fmt.Errorf("%w: %s: chunk %d is missing", ErrDamaged, s.path, l.chunk)
+				}
+				data, chunk = b.Get(dataKey), l.chunk
+			}
+			if int(l.pos)+int(l.len) > len(data) {
+				return fmt.Errorf("%w: %s: chunk %d has %d bytes, a batch lies at %d to %d",
+					ErrDamaged, s.path, l.chunk, len(data), l.pos, l.pos+l.len)
+			}
+			dst = append(dst, data[l.pos:l.pos+l.len]...)
+		}
+		return nil
+	})
+	return dst, err
+}
+
+func indexBytes(i uint64) []byte { return binary.BigEndian.AppendUint64(nil, i) }
+
+// withCRC appends the CRC32C of b to it.
+func withCRC(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// checkCRC takes the CRC32C off the end of b.
+func checkCRC(b []byte) ([]byte, error) {
+	if len(b) < 4 {
+		return nil, fmt.Errorf("%w: %d bytes", ErrDamaged, len(b))
+	}
+	value, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
+	if got := crc32.Checksum(value, castagnoli); got != sum {
+		return nil, fmt.Errorf("%w: checksum %#08x, says %#08x", ErrDamaged, got, sum)
+	}
+	return value, nil
+}

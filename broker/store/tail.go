@@ -1,0 +1,124 @@
+package store
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rmqio/rmq/message/batch"
+)
+
+// pending is a record between Append and its answer.
+type pending struct {
+	Committed
+	done func(Committed, error) // nil: answered already
+}
+
+func (p *pending) answer(err error) {
+	if p.done != nil {
+		p.done(p.Committed, err)
+	}
+}
+
+// tail is what was appended and is not on disk yet, and what the log must know
+// of it: the next index and the queues' ends with all that is waiting.
+type tail struct {
+	limit int64
+
+	mu      sync.Mutex
+	next    uint64
+	ends    queueEnds
+	millis  int64 // of the last record; store times do not decrease
+	waiting []*pending
+	held    int64 // bytes of all records that are not answered
+	refuse  error // why nothing can be appended now
+}
+
+// push gives the record its place in the log and queues it.
+func (t *tail) push(p *pending, now time.Time) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	size := int64(len(p.Data))
+	switch {
+	case t.refuse != nil:
+		return t.refuse
+	case t.held > 0 && t.held+size > t.limit:
+		return fmt.Errorf("%w: %d bytes", ErrBusy, t.held)
+	}
+	t.millis = max(t.millis, now.UnixMilli())
+	p.Index, p.StoreMillis = t.next, t.millis
+	t.next++
+	switch p.Type {
+	case BatchRecord:
+		p.BaseOffset = t.ends.get(p.Queue)
+		t.ends.set(p.Queue, p.BaseOffset+int64(p.Count))
+		batch.SetStored(p.Data, p.Index, p.BaseOffset, p.StoreMillis, firstEpoch)
+	case TopicDeleteRecord:
+		delete(t.ends, p.Queue.Topic)
+	}
+	t.waiting = append(t.waiting, p)
+	t.held += size
+	return nil
+}
+
+// take removes what one group commit may hold from the front.
+func (t *tail) take() []*pending {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, size := 0, 0
+	for n < len(t.waiting) && n < maxRowsPerChunk {
+		size += len(t.waiting[n].Data)
+		if n > 0 && size > maxCommitBytes {
+			break
+		}
+		n++
+	}
+	taken := t.waiting[:n:n]
+	if t.waiting = t.waiting[n:]; len(t.waiting) == 0 {
+		t.waiting = nil
+	}
+	return taken
+}
+
+// release gives back the room that answered records took.
+func (t *tail) release(bytes int64) {
+	t.mu.Lock()
+	t.held -= bytes
+	t.mu.Unlock()
+}
+
+// stop refuses appends from now on and returns what was waiting.
+func (t *tail) stop(why error) []*pending {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.refuse == nil {
+		t.refuse = why
+	}
+	waiting := t.waiting
+	t.waiting = nil
+	return waiting
+}
+
+// close refuses appends for good; what is waiting is still taken.
+func (t *tail) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refuse = ErrClosed
+}
+
+// resume takes appends again, from the state that is on disk.
+func (t *tail) resume(next uint64, ends queueEnds) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.next, t.ends = next, ends
+	if t.refuse != ErrClosed {
+		t.refuse = nil
+	}
+}
+
+// refusing returns why appends are refused, or nil.
+func (t *tail) refusing() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.refuse
+}

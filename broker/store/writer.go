@@ -1,0 +1,177 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// commit is what the writer tells the applier: a chunk that is on disk, or that
+// a segment is full, or, when reached is set, just that it got this far.
+type commit struct {
+	segment *segment
+	chunk   *chunk
+	records []*pending // those of the chunk; nil when it was found at a reopening
+	full    *sealJob
+	reached chan struct{}
+}
+
+// retryPause is how long a log that cannot write waits before it tries again.
+const retryPause = time.Second
+
+// writer is the goroutine that turns what waits into group commits. Its fields
+// are its own.
+type writer struct {
+	*Log
+	active *segment
+	next   uint64 // log index of the next record
+	chain  uint32 // checksum of the last chunk
+	asked  bool   // the keeper was asked for the next file
+}
+
+func (w *writer) run() {
+	defer close(w.committed)
+	defer close(w.wanted)
+	for {
+		records := w.tail.take()
+		if len(records) > 0 {
+			w.commitOrSuspend(records)
+			continue
+		}
+		select {
+		case <-w.wake:
+		case <-w.closing:
+			// Nothing is appended once closing is closed.
+			if records := w.tail.take(); len(records) > 0 {
+				w.commitOrSuspend(records)
+				continue
+			}
+			return
+		}
+	}
+}
+
+func (w *writer) commitOrSuspend(records []*pending) {
+	err := w.commit(records)
+	if err == nil {
+		return
+	}
+	w.logger.Error("group commit", "err", err)
+	for _, p := range append(records, w.tail.stop(err)...) {
+		w.tail.release(int64(len(p.Data)))
+		p.answer(err)
+	}
+	w.suspend(err)
+}
+
+// commit writes the records as one chunk and tells the applier.
+func (w *writer) commit(records []*pending) error {
+	c := encodeChunk(records, w.chain)
+	if err := w.makeRoom(int64(len(c.data) + len(c.index))); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	if err := w.active.commit(c); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrPoisoned, w.active.path, err)
+	}
+	w.chain, w.next = c.crc, c.next()
+	w.committed <- commit{segment: w.active, chunk: c, records: records}
+	return nil
+}
+
+// makeRoom rolls over to the next segment when the chunk does not fit, and asks
+// for that segment's file in time.
+func (w *writer) makeRoom(bytes int64) error {
+	if !w.asked && w.active.used > w.active.info.Capacity/2 {
+		w.askForNext()
+	}
+	if w.active.fits(bytes) || w.next == w.active.info.First {
+		return nil
+	}
+	if !w.asked {
+		w.askForNext()
+	}
+	return w.roll()
+}
+
+func (w *writer) askForNext() {
+	w.asked = true
+	w.wanted <- segmentInfo{Capacity: min(2*w.active.info.Capacity, w.opts.SegmentBytes)}
+}
+
+func (w *writer) roll() error {
+	file := <-w.prepared
+	w.asked = false
+	if file.err != nil {
+		return file.err
+	}
+	info := segmentInfo{First: w.next, Capacity: file.capacity, Chain: w.chain}
+	next, err := activate(w.dir, file.path, w.manifest.storeID(), info)
+	if err != nil {
+		return err
+	}
+	err = w.manifest.update(func(m *manifest) { m.Segments = append(m.Segments, info) })
+	if err != nil {
+		return errors.Join(err, next.close())
+	}
+	w.catalog.addSegment(next)
+	w.committed <- commit{full: &sealJob{segment: w.active, last: w.next - 1, chain: w.chain}}
+	w.logger.Info("segment opened", "path", next.path, "capacity", info.Capacity)
+	w.active = next
+	return nil
+}
+
+// suspend refuses appends until the log can be written again: after a failed
+// write the segment is reopened and verified; when there was no room for a new
+// segment, there must be now.
+func (w *writer) suspend(cause error) {
+	for {
+		select {
+		case <-w.closing:
+			return
+		case <-time.After(retryPause):
+		}
+		err := w.recover(cause)
+		if err == nil {
+			w.waitForApplier()
+			w.tail.resume(w.next, w.catalog.copyEnds())
+			w.logger.Info("log is written again")
+			return
+		}
+		w.logger.Error("log cannot be written", "err", err)
+	}
+}
+
+func (w *writer) recover(cause error) error {
+	if errors.Is(cause, ErrNoSpace) {
+		return w.makeRoom(w.active.info.Capacity)
+	}
+	return w.reopen()
+}
+
+// reopen verifies the active segment from its file. A chunk whose commit was
+// reported as failed may be there all the same; it is then taken in.
+func (w *writer) reopen() error {
+	if err := w.active.reopen(); err != nil {
+		return err
+	}
+	next, chain, err := w.active.chunks(func(c *chunk) error {
+		if c.first >= w.next {
+			w.committed <- commit{segment: w.active, chunk: c.clone()}
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case next < w.next:
+		return fmt.Errorf("%w: %s ends at %d, records up to %d were acknowledged", ErrDamaged, w.active.path, next-1, w.next-1)
+	}
+	w.next, w.chain = next, chain
+	return checkPages(w.active.db)
+}
+
+func (w *writer) waitForApplier() {
+	reached := make(chan struct{})
+	w.committed <- commit{reached: reached}
+	<-reached
+}

@@ -1,0 +1,119 @@
+package broker
+
+import (
+	"context"
+	"sync"
+
+	"github.com/rmqio/rmq/broker/store"
+	"github.com/rmqio/rmq/broker/topic"
+	"github.com/rmqio/rmq/message"
+	"github.com/rmqio/rmq/transport"
+	"github.com/rmqio/rmq/transport/protocol"
+)
+
+// topicAdmin creates, changes, deletes and lists topics.
+type topicAdmin struct {
+	state        *state
+	cfg          Config
+	registration *registration
+
+	mu sync.Mutex // one change at a time, from the look at the view to the record applied
+}
+
+func (a *topicAdmin) register(m *transport.Mux) {
+	transport.Handle(m, a.putTopic)
+	transport.Handle(m, a.deleteTopic)
+	transport.Handle(m, a.listTopics)
+}
+
+// putTopic answers when the topic is on disk and the name servers have been
+// told, so that whoever asked finds the route.
+func (a *topicAdmin) putTopic(ctx context.Context, r *protocol.PutTopicRequest) (*protocol.PutTopicResponse, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	cfg, change, err := a.decide(r)
+	if err != nil || !change {
+		return &protocol.PutTopicResponse{Topic: cfg}, err
+	}
+	if err := topic.Validate(cfg); err != nil {
+		return nil, err
+	}
+	if err := a.state.append(ctx, store.Record{Type: store.TopicRecord, Data: topic.EncodePut(cfg)}); err != nil {
+		return nil, err
+	}
+	a.registration.update(ctx)
+	return &protocol.PutTopicResponse{Topic: cfg}, nil
+}
+
+// decide says what the topic is to be, and whether that is a change.
+func (a *topicAdmin) decide(r *protocol.PutTopicRequest) (cfg protocol.TopicConfig, change bool, err error) {
+	old, exists := a.state.topics.Lookup(r.Topic.Name)
+	switch {
+	case r.Mode == protocol.PutAuto && exists:
+		return old.TopicConfig, false, nil
+	case r.Mode == protocol.PutAuto && a.cfg.NoAutoCreateTopics:
+		return cfg, false, protocol.Errorf(protocol.TopicNotFound, "topic %q is not known, and auto-creation is off", r.Topic.Name)
+	case r.Mode == protocol.PutAuto:
+		n := a.cfg.DefaultQueues
+		return protocol.TopicConfig{Name: r.Topic.Name, ReadQueues: n, WriteQueues: n, Perm: message.PermReadWrite}, true, nil
+	case r.Mode == protocol.PutCreate && exists:
+		return cfg, false, protocol.Errorf(protocol.Conflict, "topic %q exists", r.Topic.Name)
+	case r.Mode == protocol.PutAlter && !exists:
+		return cfg, false, protocol.Errorf(protocol.TopicNotFound, "topic %q is not known", r.Topic.Name)
+	case r.Mode == protocol.PutCreate || r.Mode == protocol.PutAlter:
+		return r.Topic, r.Topic != old.TopicConfig, nil
+	}
+	return cfg, false, protocol.Errorf(protocol.InvalidArgument, "mode %q of a put", r.Mode)
+}
+
+func (a *topicAdmin) deleteTopic(ctx context.Context, r *protocol.DeleteTopicRequest) (*protocol.Empty, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t, err := a.state.topic(r.Topic)
+	if err != nil {
+		return nil, err
+	}
+	record := store.Record{Type: store.TopicDeleteRecord, Queue: store.QueueKey{Topic: t.ID}, Data: topic.EncodeDelete(r.Topic)}
+	if err := a.state.append(ctx, record); err != nil {
+		return nil, err
+	}
+	a.registration.update(ctx)
+	return &protocol.Empty{}, nil
+}
+
+func (a *topicAdmin) listTopics(_ context.Context, r *protocol.ListTopicsRequest) (*protocol.ListTopicsResponse, error) {
+	topics := a.state.topics.List()
+	if r.Topic != "" {
+		t, err := a.state.topic(r.Topic)
+		if err != nil {
+			return nil, err
+		}
+		topics = []topic.Topic{t}
+	}
+	resp := &protocol.ListTopicsResponse{Topics: make([]protocol.TopicStatus, len(topics))}
+	for i, t := range topics {
+		resp.Topics[i].TopicConfig = t.TopicConfig
+		if !r.Stats {
+			continue
+		}
+		for q := range max(t.ReadQueues, t.WriteQueues) {
+			s, err := a.queueStatus(store.QueueKey{Topic: t.ID, Queue: uint32(q)})
+			if err != nil {
+				return nil, err
+			}
+			resp.Topics[i].Queues = append(resp.Topics[i].Queues, s)
+		}
+	}
+	return resp, nil
+}
+
+func (a *topicAdmin) queueStatus(key store.QueueKey) (protocol.QueueStatus, error) {
+	s := protocol.QueueStatus{Queue: int(key.Queue)}
+	s.Min, s.End = a.state.log.Bounds(key)
+	if s.End == s.Min {
+		return s, nil
+	}
+	var err error
+	s.LastStoreMillis, err = a.state.log.StoredAt(key, s.End-1)
+	return s, refusal(err)
+}
