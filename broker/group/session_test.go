@@ -195,6 +195,15 @@ func TestAdoptedClientKeepsItsLeasesUnseen(t *testing.T) {
 	}
 }
 
+func TestAdoptedClientJoinsWithoutTopics(t *testing.T) {
+	s := NewSessions(0)
+	s.Adopt(at(0), "c", "g")
+	req := heartbeat("c", "g:a")
+	req.Consumers[0].Topics = nil
+	beat(t, s, at(1), req, "g")
+	wantMembers(t, s, "g", "c:")
+}
+
 func TestAdoptedClientExpires(t *testing.T) {
 	s := NewSessions(0)
 	s.Adopt(at(0), "c", "h")

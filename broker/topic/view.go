@@ -119,7 +119,7 @@ func (v *View) ApplyDelete(index uint64, data []byte) error {
 		return nil
 	}
 	delete(v.byName, name)
-	
+	delete(v.byID, t.ID)
 	v.version = index
 	v.changed[t.ID] = struct{}{}
 	return nil

@@ -60,7 +60,7 @@ func (s *sample) read(t testing.TB, path string) {
 	}
 	s.bytes = all[:m.pages*uint64(s.pageSize)]
 	p := &pages{file: bytes.NewReader(all), size: s.pageSize, used: make([]bool, m.pages)}
-	if err := p.walk(m.root, bounds{}, p.bucket); err != nil {
+	if err := p.walk(m.root, nil, p.bucket); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.take(m.freelist); err != nil {
@@ -123,14 +123,12 @@ func TestOpenIntactSample(t *testing.T) {
 	}
 }
 
-// TestOpenWithFlippedBits flips one bit in every byte of the headers and elements
-// of all pages that are in use, and in some of the other bytes.
 func TestOpenWithFlippedBits(t *testing.T) {
 	s := newSample(t)
 	path := dbPath(t)
 	refused := 0
 	for at := range s.bytes {
-		if !s.structure(at) && at%23 != 0 {
+		if !s.sampled(at) {
 			continue
 		}
 		file := bytes.Clone(s.bytes)
@@ -148,15 +146,18 @@ func TestOpenWithFlippedBits(t *testing.T) {
 	}
 }
 
-// structure tells whether a byte belongs to a meta page, or to the header or an
-// element of another page that is in use.
-func (s *sample) structure(at int) bool {
+// sampled tells whether a flip at a byte is tried: all bytes of the headers and
+// of the first elements of pages in use, and some of the others.
+func (s *sample) sampled(at int) bool {
 	page, offset := at/s.pageSize, at%s.pageSize
-	if page < firstDataPage {
-		return offset < pageHeader+metaBytes
+	switch {
+	case page < firstDataPage:
+		return offset < pageHeader+metaBytes || at%31 == 0
+	case s.used[page]:
+		return offset < pageHeader+4*pageElement || at%29 == 0
+	default:
+		return at%61 == 0
 	}
-	count := int(binary.LittleEndian.Uint16(s.bytes[page*s.pageSize+10:]))
-	return s.used[page] && offset < pageHeader+pageElement*count
 }
 
 // TestOpenTakesEveryShapeOfTree shows that nothing that bbolt itself makes of a
@@ -166,9 +167,9 @@ func TestOpenTakesEveryShapeOfTree(t *testing.T) {
 	a, b := newTable("a"), newTable("b")
 	d := mustOpen(t, path, a, b)
 	random := rand.New(rand.NewPCG(1, 2))
-	for position := uint64(1); position <= 300; position++ {
+	for position := uint64(1); position <= 150; position++ {
 		d.bolt.NoSync, d.bolt.NoGrowSync = true, true
-		grow := position/40%2 == 0 // and shrink, in turns
+		grow := position/25%2 == 0 // and shrink, in turns
 		for range random.IntN(400) {
 			key := fmt.Sprint(strings.Repeat("k", 90), random.IntN(9000))
 			if grow || random.IntN(20) == 0 {

@@ -64,8 +64,8 @@ type pages struct {
 }
 
 // checkPages proves that following any pointer of the current transaction stays
-// within the file, that no page is used twice and none is used and free, and that keys
-// are in order. What stands in keys and values is not looked at.
+// within the file, that no page is used twice or used and free, and that keys are
+// in order. Whether keys and values are right is left to their checksums.
 func checkPages(file io.ReaderAt, size int) error {
 	m, err := currentMeta(file, size)
 	if err != nil {
@@ -76,7 +76,7 @@ func checkPages(file io.ReaderAt, size int) error {
 		return fmt.Errorf("%w: the file ends before its page %d: %w", ErrDamaged, m.pages-1, err)
 	}
 	p := &pages{file: file, size: size, used: make([]bool, m.pages)}
-	if err := p.walk(m.root, bounds{}, p.bucket); err != nil {
+	if err := p.walk(m.root, nil, p.bucket); err != nil {
 		return err
 	}
 	return p.freelist(m.freelist)
@@ -154,45 +154,29 @@ func (p *pages) take(id uint64) (page, error) {
 	return page{id: id, flags: le.Uint16(header[8:]), count: int(le.Uint16(header[10:])), b: b}, nil
 }
 
-// bounds is what the branch above says of a page's keys: the first one is first,
-// and all are less than end. nil: it says nothing. bbolt looks for a page in its
-// branch by the page's first key when it writes, so that another key there would
-// leave a pointer to a page that is freed.
-type bounds struct{ first, end []byte }
-
-func (k bounds) hold(elements []element) bool {
-	if k.first != nil && (len(elements) == 0 || !bytes.Equal(elements[0].key, k.first)) {
-		return false
-	}
-	var before []byte // no key is empty
-	for _, e := range elements {
-		if bytes.Compare(e.key, before) <= 0 {
-			return false
-		}
-		before = e.key
-	}
-	return k.end == nil || bytes.Compare(before, k.end) < 0
-}
-
-// walk proves the tree below a page and calls leaf for each element of a leaf.
-func (p *pages) walk(id uint64, keys bounds, leaf func(element) error) error {
+// walk proves the tree below a page and calls leaf, if there is one, for each
+// element of a leaf. first is what the branch above says that the page's first
+// key is, nil at the root. It must be so: when bbolt writes it looks for a page
+// in its branch by that key, and another one there would leave a pointer to a
+// page that is freed.
+func (p *pages) walk(id uint64, first []byte, leaf func(element) error) error {
 	pg, err := p.take(id)
 	if err != nil {
 		return err
 	}
-	elements, err := pg.elements(keys)
+	elements, err := pg.elements()
 	if err != nil {
 		return err
 	}
-	for i, e := range elements {
-		if pg.flags == flagLeaf {
+	if first != nil && (len(elements) == 0 || !bytes.Equal(elements[0].key, first)) {
+		return fmt.Errorf("%w: page %d does not begin with key %x", ErrDamaged, id, first)
+	}
+	for _, e := range elements {
+		switch {
+		case pg.flags == flagBranch:
+			err = p.walk(e.child, e.key, leaf)
+		case leaf != nil:
 			err = leaf(e)
-		} else {
-			below := bounds{first: e.key, end: keys.end}
-			if i+1 < len(elements) {
-				below.end = elements[i+1].key
-			}
-			err = p.walk(e.child, below, leaf)
 		}
 		if err != nil {
 			return err
@@ -207,7 +191,7 @@ func (p *pages) bucket(e element) error {
 		return fmt.Errorf("%w: %q is not a bucket", ErrDamaged, e.key)
 	}
 	if root := binary.LittleEndian.Uint64(e.value); root != 0 {
-		return p.walk(root, bounds{}, row)
+		return p.walk(root, nil, nil)
 	}
 	b := e.value[bucketHeader:]
 	if len(b) < pageHeader {
@@ -217,22 +201,8 @@ func (p *pages) bucket(e element) error {
 	if inline.flags != flagLeaf {
 		return fmt.Errorf("%w: bucket %q has flags %#x", ErrDamaged, e.key, inline.flags)
 	}
-	elements, err := inline.elements(bounds{})
-	if err != nil {
+	if _, err := inline.elements(); err != nil {
 		return fmt.Errorf("bucket %q: %w", e.key, err)
-	}
-	for _, e := range elements {
-		if err := row(e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// row proves an element of a bucket: none of them is a bucket.
-func row(e element) error {
-	if e.flags != 0 {
-		return fmt.Errorf("%w: row %x has flags %#x", ErrDamaged, e.key, e.flags)
 	}
 	return nil
 }
@@ -244,21 +214,19 @@ type element struct {
 	child      uint64
 }
 
-// elements decodes those of a branch or a leaf.
-func (pg *page) elements(keys bounds) ([]element, error) {
+// elements decodes those of a branch or a leaf and proves their order.
+func (pg *page) elements() ([]element, error) {
 	if pg.flags != flagLeaf && (pg.flags != flagBranch || pg.count == 0) {
 		return nil, fmt.Errorf("%w: page %d has flags %#x and %d elements", ErrDamaged, pg.id, pg.flags, pg.count)
 	}
 	elements := make([]element, pg.count)
+	var before []byte // no key is empty
 	for i := range elements {
 		e, ok := pg.element(i)
-		if !ok {
-			return nil, fmt.Errorf("%w: element %d of page %d reaches out of it", ErrDamaged, i, pg.id)
+		if !ok || bytes.Compare(e.key, before) <= 0 {
+			return nil, fmt.Errorf("%w: element %d of page %d reaches out of it, or is out of order", ErrDamaged, i, pg.id)
 		}
-		elements[i] = e
-	}
-	if !keys.hold(elements) {
-		return nil, fmt.Errorf("%w: the keys of page %d are out of order", ErrDamaged, pg.id)
+		elements[i], before = e, e.key
 	}
 	return elements, nil
 }

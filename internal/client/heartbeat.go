@@ -1,0 +1,257 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rmqio/rmq/transport/protocol"
+)
+
+const (
+	beatInterval = time.Second
+	beatTimeout  = 2 * time.Second
+)
+
+// beats is what heartbeats say, and to whom.
+type beats struct {
+	wake chan struct{} // beat now; holds one
+
+	mu        sync.Mutex
+	producers []string
+	consumers []protocol.Subscription
+	sentTo    map[string]bool          // brokers that a producer has sent to
+	flying    map[string]chan struct{} // heartbeats under way, by broker; closed at the answer
+}
+
+func newBeats() *beats {
+	return &beats{wake: make(chan struct{}, 1), sentTo: map[string]bool{}, flying: map[string]chan struct{}{}}
+}
+
+// used notes which brokers a producer sends to.
+func (b *beats) used(broker string, class protocol.Class) {
+	if class != protocol.ClassSend {
+		return
+	}
+	b.mu.Lock()
+	known := b.sentTo[broker]
+	b.sentTo[broker] = true
+	b.mu.Unlock()
+	if !known {
+		b.now()
+	}
+}
+
+// now asks for a round at once.
+func (b *beats) now() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (b *beats) announce(producers []string, consumers []protocol.Subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.producers, b.consumers = slices.Clone(producers), slices.Clone(consumers)
+}
+
+// forget takes a group, or with "" everything, out of what heartbeats say.
+func (b *beats) forget(group string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if group == "" {
+		b.producers, b.consumers = nil, nil
+		return
+	}
+	b.consumers = slices.DeleteFunc(slices.Clone(b.consumers), func(s protocol.Subscription) bool { return s.Group == group })
+}
+
+func (b *beats) request(id string) *protocol.HeartbeatRequest {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return &protocol.HeartbeatRequest{
+		ClientID: id, Language: "go", Version: version(), Producers: b.producers, Consumers: b.consumers,
+	}
+}
+
+// idle reports that there is nothing to say.
+func (b *beats) idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.producers) == 0 && len(b.consumers) == 0
+}
+
+func (b *beats) topics() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var topics []string
+	for _, s := range b.consumers {
+		topics = append(topics, s.Topics...)
+	}
+	return topics
+}
+
+func (b *beats) sent() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var brokers []string
+	for name := range b.sentTo {
+		brokers = append(brokers, name)
+	}
+	return brokers
+}
+
+// takeOff reports whether no heartbeat to the broker is under way; the new one
+// ends with landed.
+func (b *beats) takeOff(broker string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.flying[broker] != nil {
+		return false
+	}
+	b.flying[broker] = make(chan struct{})
+	return true
+}
+
+func (b *beats) landed(broker string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(b.flying[broker])
+	delete(b.flying, broker)
+}
+
+// settle waits until no heartbeat is under way that began before.
+func (b *beats) settle(ctx context.Context) {
+	b.mu.Lock()
+	var flying []chan struct{}
+	for _, done := range b.flying {
+		flying = append(flying, done)
+	}
+	b.mu.Unlock()
+	for _, done := range flying {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Announce says what heartbeats tell from now on, and sends one at once. They
+// go every second to the brokers that have a topic of a subscription and to
+// those that a producer has sent to. The slices are copied.
+func (c *Client) Announce(producers []string, consumers []protocol.Subscription) {
+	c.beats.announce(producers, consumers)
+	c.beats.now()
+}
+
+// Leave ends the membership in a group at all brokers; "" ends the client's
+// sessions. Heartbeats do not mention the group any more.
+func (c *Client) Leave(ctx context.Context, group string) error {
+	ctx, cancel := withDeadline(ctx, defaultTimeout)
+	defer cancel()
+	targets := c.beatTargets()
+	c.beats.forget(group)
+	c.beats.settle(ctx)
+	errs := make([]error, len(targets))
+	var calls sync.WaitGroup
+	for i, broker := range targets {
+		calls.Go(func() {
+			req := &protocol.LeaveGroupRequest{ClientID: c.id, Group: group}
+			_, errs[i] = Call[protocol.Empty](ctx, c, broker, protocol.ClassClient, req)
+		})
+	}
+	calls.Wait()
+	return errors.Join(errs...)
+}
+
+// beatTargets are the brokers that must know of this client.
+func (c *Client) beatTargets() []string {
+	targets := c.beats.sent()
+	for _, topic := range c.beats.topics() {
+		if route := c.routes.cached(topic); route != nil {
+			for _, b := range route.Brokers {
+				targets = append(targets, b.Broker)
+			}
+		}
+	}
+	slices.Sort(targets)
+	return slices.Compact(targets)
+}
+
+// followBeats sends heartbeats every second and when asked.
+func (c *Client) followBeats() {
+	tick := time.NewTicker(beatInterval)
+	defer tick.Stop()
+	for {
+		changed := c.RouteChanged()
+		if !c.beats.idle() {
+			c.findSubscribed()
+			c.beat()
+		}
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-tick.C:
+		case <-changed:
+		case <-c.beats.wake:
+		}
+	}
+}
+
+// findSubscribed asks for the routes of new subscriptions; later changes come
+// by themselves.
+func (c *Client) findSubscribed() {
+	for _, topic := range c.beats.topics() {
+		if c.routes.knows(topic) {
+			continue
+		}
+		if _, err := c.Route(c.ctx, topic); err != nil {
+			c.log.Debug("no route of a subscribed topic yet", "topic", topic, "error", err)
+		}
+	}
+}
+
+// beat sends one heartbeat to each target that has none under way.
+func (c *Client) beat() {
+	req := c.beats.request(c.id)
+	for _, broker := range c.beatTargets() {
+		if !c.beats.takeOff(broker) {
+			continue
+		}
+		started := c.spawn(func() {
+			defer c.beats.landed(broker)
+			c.beatOne(broker, *req)
+		})
+		if !started {
+			c.beats.landed(broker)
+		}
+	}
+}
+
+// beatOne names the inbox of the connection that the heartbeat goes over:
+// events come back on it.
+func (c *Client) beatOne(name string, req protocol.HeartbeatRequest) {
+	ctx, cancel := context.WithTimeout(c.ctx, beatTimeout)
+	defer cancel()
+	_, conn, err := c.reach(ctx, name)
+	if err == nil {
+		req.Inbox = conn.Inbox()
+		_, err = Call[protocol.HeartbeatResponse](ctx, c, name, protocol.ClassClient, &req)
+	}
+	if err != nil {
+		c.log.Debug("heartbeat is not answered", "broker", name, "error", err)
+	}
+}
+
+// version is the module's, as built into the program.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
