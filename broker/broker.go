@@ -78,6 +78,7 @@ type Broker struct {
 	registration *registration
 	conn         *transport.Conn
 	servers      []*transport.Server
+	closing      chan struct{} // closed by Close
 	cancel       context.CancelFunc
 	goroutines   sync.WaitGroup
 }
@@ -132,7 +133,7 @@ func Open(ctx context.Context, cfg Config, fabric Fabric) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{cfg: cfg, logger: cfg.Logger, lock: lock}
+	b := &Broker{cfg: cfg, logger: cfg.Logger, lock: lock, closing: make(chan struct{})}
 	if err := b.open(ctx, fabric); err != nil {
 		return nil, errors.Join(err, b.Close(ctx))
 	}
@@ -167,7 +168,7 @@ func (b *Broker) serve() error {
 		muxes[class] = transport.NewMux()
 	}
 	(&sender{state: b.state}).register(muxes[protocol.ClassSend])
-	(&puller{state: b.state}).register(muxes[protocol.ClassPull])
+	(&puller{state: b.state, closing: b.closing}).register(muxes[protocol.ClassPull])
 	b.clients.register(muxes[protocol.ClassClient])
 	(&offsets{state: b.state}).register(muxes[protocol.ClassClient])
 	(&topicAdmin{state: b.state, cfg: b.cfg, registration: b.registration}).register(muxes[protocol.ClassAdmin])
@@ -205,9 +206,11 @@ func (b *Broker) addresses(fabric Fabric) []string {
 
 // Close leaves the routes, refuses new requests with Unavailable, answers those
 // under way, writes the views and closes the log. ctx bounds the waiting for
-// requests. What was acknowledged is on disk before and after.
+// requests. What was acknowledged is on disk before and after. Close is called
+// once.
 func (b *Broker) Close(ctx context.Context) error {
 	var errs []error
+	close(b.closing)
 	if b.cancel != nil {
 		b.cancel()
 		b.goroutines.Wait()

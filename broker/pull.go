@@ -13,8 +13,9 @@ import (
 // puller gives messages out. A pull that finds none waits on a channel that the
 // log's applier writes to; nothing is polled.
 type puller struct {
-	state *state
-	turn  atomic.Uint64 // which queue of a request is read first
+	state   *state
+	closing <-chan struct{} // ends the waiting when the broker closes
+	turn    atomic.Uint64   // which queue of a request is read first
 }
 
 func (p *puller) register(m *transport.Mux) { transport.Handle(m, p.pullMessage) }
@@ -40,6 +41,8 @@ func (p *puller) pullMessage(ctx context.Context, r *protocol.PullRequest) (*pro
 			return &protocol.PullResponse{}, nil
 		case <-ctx.Done():
 			return nil, protocol.Errorf(protocol.Unavailable, "the pull was ended: %v", ctx.Err())
+		case <-p.closing:
+			return nil, protocol.Errorf(protocol.Unavailable, "the broker is closing")
 		}
 	}
 }

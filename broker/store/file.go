@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -41,6 +40,7 @@ func prepareFile(path string, capacity int64) error {
 	if err != nil {
 		return err
 	}
+	var used int64
 	err = db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucket(metaBucket)
 		if err == nil {
@@ -48,31 +48,35 @@ func prepareFile(path string, capacity int64) error {
 		}
 		return err
 	})
+	if err == nil {
+		err = db.View(func(tx *bbolt.Tx) error {
+			used = tx.Size()
+			return nil
+		})
+	}
 	if err := errors.Join(err, db.Close()); err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
 	}
-	return fillWithZeros(path, capacity)
+	return fillWithZeros(path, used, capacity)
 }
 
-// fillWithZeros writes what lies between the end of the file and the capacity,
-// so that no later commit has to allocate blocks or change the file's size.
-func fillWithZeros(path string, capacity int64) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+// fillWithZeros writes what lies between the used part of a file and the
+// capacity, so that no later commit has to allocate blocks or change the file's
+// size.
+func fillWithZeros(path string, used, capacity int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
+	if err := f.Truncate(used); err != nil {
 		return err
 	}
 	zeros := make([]byte, zeroStep)
-	for end < capacity {
-		n, err := f.Write(zeros[:min(zeroStep, capacity-end)])
-		if err != nil {
+	for at := used; at < capacity; at += zeroStep {
+		if _, err := f.WriteAt(zeros[:min(zeroStep, capacity-at)], at); err != nil {
 			return fmt.Errorf("fill %s to %d bytes: %w", path, capacity, err)
 		}
-		end += int64(n)
 	}
 	return f.Sync()
 }

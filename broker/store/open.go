@@ -138,7 +138,7 @@ func (l *Log) loadSegments(w *writer, m manifest) error {
 	w.next = 1
 	var lastSealed *segment
 	for i, info := range m.Segments {
-		s := &segment{path: l.path(info.name()), info: info}
+		s := &segment{path: l.path(info.name()), storeID: m.StoreID, info: info}
 		l.catalog.addSegment(s)
 		if info.First != w.next {
 			return fmt.Errorf("%w: %s begins at %d, the one before it ends at %d", ErrDamaged, s.path, info.First, w.next-1)
@@ -157,7 +157,7 @@ func (l *Log) loadSegments(w *writer, m manifest) error {
 				return err
 			}
 		}
-		if err := l.loadUnsealed(w, s, m.StoreID); err != nil {
+		if err := l.loadUnsealed(w, s); err != nil {
 			return err
 		}
 		if i < len(m.Segments)-1 {
@@ -205,11 +205,11 @@ func (l *Log) replay(c *chunk) error {
 
 // loadUnsealed verifies a segment, and rebuilds from it the queue index and the
 // queues' ends.
-func (l *Log) loadUnsealed(w *writer, s *segment, storeID string) error {
+func (l *Log) loadUnsealed(w *writer, s *segment) error {
 	if err := s.openWritable(); err != nil {
 		return err
 	}
-	if err := s.checkMeta(storeID); err != nil {
+	if err := s.view(s.checkMeta); err != nil {
 		return err
 	}
 	s.index = newQueueIndex()

@@ -17,6 +17,9 @@ const (
 	sealedBlockRows  = 512
 	endBytes         = 20
 	sealedBlockLimit = 16 << 20 // bytes written in one transaction
+	// maxQueueNumber is far above what a broker allows; a table of queues is as
+	// large as the highest number in it.
+	maxQueueNumber = 1 << 20
 )
 
 var endsKey = []byte("ends")
@@ -294,7 +297,11 @@ func decodeEnds(b []byte) (queueEnds, error) {
 	le := binary.LittleEndian
 	e := queueEnds{}
 	for ; len(b) > 0; b = b[endBytes:] {
-		e.set(QueueKey{Topic: le.Uint64(b), Queue: le.Uint32(b[8:])}, int64(le.Uint64(b[12:])))
+		q := QueueKey{Topic: le.Uint64(b), Queue: le.Uint32(b[8:])}
+		if q.Queue > maxQueueNumber {
+			return nil, fmt.Errorf("%w: queue %d of topic %d", ErrDamaged, q.Queue, q.Topic)
+		}
+		e.set(q, int64(le.Uint64(b[12:])))
 	}
 	return e, nil
 }

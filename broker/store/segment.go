@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"path/filepath"
@@ -29,7 +30,8 @@ func (i segmentInfo) name() string { return fmt.Sprintf("%020d.seg", i.First) }
 // segment is one file of the log. Reads come from any goroutine; commit comes
 // from the writer, seal from the keeper.
 type segment struct {
-	path string
+	path    string
+	storeID string
 	// The writer's: how many bytes of the file hold something, and how many rows
 	// sealing will write.
 	used, rows int64
@@ -52,7 +54,7 @@ var segmentKey = []byte("segment")
 
 // activate turns a prepared file into the segment for records from info.First.
 func activate(dir, prepared, storeID string, info segmentInfo) (*segment, error) {
-	s := &segment{path: filepath.Join(dir, info.name()), info: info, index: newQueueIndex()}
+	s := &segment{path: filepath.Join(dir, info.name()), storeID: storeID, info: info, index: newQueueIndex()}
 	if err := rename(prepared, s.path); err != nil {
 		return nil, err
 	}
@@ -163,25 +165,26 @@ func (s *segment) chunks(fn func(*chunk) error) (next uint64, chain uint32, err 
 }
 
 // checkMeta compares what the file says of itself with the manifest.
-func (s *segment) checkMeta(storeID string) error {
-	return s.view(func(tx *bbolt.Tx) error {
-		value, err := checkCRC(tx.Bucket(metaBucket).Get(segmentKey))
-		if err != nil {
-			return fmt.Errorf("%s: segment entry: %w", s.path, err)
-		}
-		var m segmentMeta
-		if err := json.Unmarshal(value, &m); err != nil {
-			return fmt.Errorf("%w: %s: segment entry: %v", ErrDamaged, s.path, err)
-		}
-		if m.Version > formatVersion {
-			return fmt.Errorf("%w: %s is of version %d, known is %d", ErrNewerVersion, s.path, m.Version, formatVersion)
-		}
-		if m.StoreID != storeID || m.First != s.info.First || m.Chain != s.info.Chain {
-			return fmt.Errorf("%w: %s holds records from %d of store %s; the manifest expects %d of %s",
-				ErrDamaged, s.path, m.First, m.StoreID, s.info.First, storeID)
-		}
-		return nil
-	})
+func (s *segment) checkMeta(tx *bbolt.Tx) error {
+	value, err := checkCRC(tx.Bucket(metaBucket).Get(segmentKey))
+	if err != nil {
+		return fmt.Errorf("%s: segment entry: %w", s.path, err)
+	}
+	var m segmentMeta
+	if err := json.Unmarshal(value, &m); err != nil {
+		return fmt.Errorf("%w: %s: segment entry: %v", ErrDamaged, s.path, err)
+	}
+	if m.Version > formatVersion {
+		return fmt.Errorf("%w: %s is of version %d, known is %d", ErrNewerVersion, s.path, m.Version, formatVersion)
+	}
+	if m.StoreID != s.storeID || m.First != s.info.First || m.Chain != s.info.Chain {
+		return fmt.Errorf("%w: %s holds records from %d of store %s; the manifest expects %d of %s",
+			ErrDamaged, s.path, m.First, m.StoreID, s.info.First, s.storeID)
+	}
+	if last := tx.Bucket(logBucket).Sequence(); s.info.Sealed && last != s.info.Last {
+		return fmt.Errorf("%w: %s ends at %d; the manifest expects %d", ErrDamaged, s.path, last, s.info.Last)
+	}
+	return nil
 }
 
 // view runs fn in a read transaction, opening a sealed file if need be.
@@ -240,6 +243,9 @@ func (s *segment) openSealed() error {
 	db, err := openFile(s.path, s.info.Capacity, true)
 	if err != nil {
 		return err
+	}
+	if err := guard(s.path, func() error { return db.View(s.checkMeta) }); err != nil {
+		return errors.Join(err, db.Close())
 	}
 	s.db = db
 	return nil
