@@ -1,0 +1,233 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/rmqio/rmq/internal/client"
+	"github.com/rmqio/rmq/message"
+	"github.com/rmqio/rmq/transport/protocol"
+)
+
+// Group is a consumer group on all brokers that have it.
+type Group struct {
+	Name string
+	// ConsumeEnabled is false when one broker refuses the group's pulls.
+	ConsumeEnabled bool
+	// Brokers are those that have the group, sorted.
+	Brokers []string
+	// Members are the clients in the group, sorted by id.
+	Members []protocol.Member
+	// Queues is the group's progress, sorted by topic, broker and queue.
+	Queues []QueueLag
+}
+
+// Lag is how many messages the group has not consumed.
+func (g *Group) Lag() int64 {
+	var n int64
+	for _, q := range g.Queues {
+		n += q.Lag
+	}
+	return n
+}
+
+// QueueLag is a group's progress in one queue.
+type QueueLag struct {
+	Group  string `json:"group"`
+	Topic  string `json:"topic"`
+	Broker string `json:"broker"`
+	Queue  int    `json:"queue"`
+	// Committed is the next offset to consume; -1 when nothing was committed.
+	Committed int64 `json:"committed"`
+	Min       int64 `json:"min"`
+	End       int64 `json:"end"`
+	// Lag is how many messages are there and not consumed. A queue without a
+	// committed offset counts all it has.
+	Lag int64 `json:"lag"`
+	// LagMillis is the age of the oldest of them; 0 when there is none.
+	LagMillis int64 `json:"lagMillis"`
+	// Owner is the client that holds the queue, if any.
+	Owner string `json:"owner"`
+}
+
+func newQueueLag(group, broker string, o protocol.GroupOffset) QueueLag {
+	return QueueLag{
+		Group: group, Topic: o.Topic, Broker: broker, Queue: o.Queue,
+		Committed: o.Committed, Min: o.Min, End: o.End,
+		Lag:       max(0, o.End-max(o.Committed, o.Min)),
+		LagMillis: o.LagMillis, Owner: o.Owner,
+	}
+}
+
+func compareQueues(a, b QueueLag) int {
+	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Broker, b.Broker), cmp.Compare(a.Queue, b.Queue))
+}
+
+// GroupChange is what a change did, or with DryRun would do, on one broker.
+type GroupChange struct {
+	Broker string
+	// Before is nil for a group that is created.
+	Before *protocol.GroupConfig
+	// After is nil for a group that is deleted.
+	After *protocol.GroupConfig
+}
+
+// CreateGroup makes a consumer group on every broker of the target. Groups are
+// also made by the first consumer; creating one beforehand is for settings.
+func (a *Admin) CreateGroup(ctx context.Context, g protocol.GroupConfig, t Target) ([]GroupChange, error) {
+	if err := message.CheckGroup(g.Name); err != nil {
+		return nil, err
+	}
+	brokers, err := a.masters(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	existing, err := a.groupOn(ctx, g.Name, brokers)
+	if err == nil {
+		return nil, protocol.Errorf(protocol.Conflict, "group %q exists on broker %s", g.Name, existing[0].broker)
+	}
+	if !isCode(err, protocol.GroupNotFound) {
+		return nil, err
+	}
+	changes := make([]GroupChange, len(brokers))
+	for i, b := range brokers {
+		changes[i] = GroupChange{Broker: b, After: &g}
+	}
+	return a.putGroup(ctx, fmt.Sprintf("create group %q", g.Name), protocol.PutCreate, changes, t.DryRun)
+}
+
+// AlterGroup changes a group on every broker of the target that has it.
+func (a *Admin) AlterGroup(ctx context.Context, g protocol.GroupConfig, t Target) ([]GroupChange, error) {
+	existing, err := a.findGroup(ctx, g.Name, t)
+	if err != nil {
+		return nil, err
+	}
+	changes := make([]GroupChange, len(existing))
+	for i, x := range existing {
+		changes[i] = GroupChange{Broker: x.broker, Before: &x.value.GroupConfig, After: &g}
+	}
+	return a.putGroup(ctx, fmt.Sprintf("alter group %q", g.Name), protocol.PutAlter, changes, t.DryRun)
+}
+
+func (a *Admin) putGroup(ctx context.Context, op string, mode protocol.PutMode, changes []GroupChange, dryRun bool) ([]GroupChange, error) {
+	if dryRun || len(changes) == 0 {
+		return changes, nil
+	}
+	brokers := make([]string, len(changes))
+	for i, c := range changes {
+		brokers[i] = c.Broker
+	}
+	req := &protocol.PutGroupRequest{Group: *changes[0].After, Mode: mode}
+	answers := request[protocol.Empty](ctx, a, brokers, req)
+	return made(changes, answers), outcome(op, answers)
+}
+
+// DeleteGroup removes a group and its offsets from every broker of the target
+// that has it; Conflict while it has members.
+func (a *Admin) DeleteGroup(ctx context.Context, name string, t Target) ([]GroupChange, error) {
+	existing, err := a.findGroup(ctx, name, t)
+	if err != nil {
+		return nil, err
+	}
+	changes := make([]GroupChange, len(existing))
+	brokers := make([]string, len(existing))
+	for i, x := range existing {
+		changes[i], brokers[i] = GroupChange{Broker: x.broker, Before: &x.value.GroupConfig}, x.broker
+	}
+	if t.DryRun {
+		return changes, nil
+	}
+	answers := request[protocol.Empty](ctx, a, brokers, &protocol.DeleteGroupRequest{Group: name})
+	return made(changes, answers), outcome(fmt.Sprintf("delete group %q", name), answers)
+}
+
+// ListGroups gives all groups of the target's brokers with members and
+// progress, sorted by name.
+func (a *Admin) ListGroups(ctx context.Context, t Target) ([]Group, error) {
+	brokers, err := a.masters(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	answers := request[protocol.ListGroupsResponse](ctx, a, brokers, &protocol.ListGroupsRequest{})
+	if err := firstError(answers); err != nil {
+		return nil, err
+	}
+	byName := make(map[string]*Group)
+	for _, x := range answers {
+		for _, s := range x.value.Groups {
+			if byName[s.Name] == nil {
+				byName[s.Name] = &Group{Name: s.Name, ConsumeEnabled: true}
+			}
+			byName[s.Name].add(x.broker, s)
+		}
+	}
+	return sortedValues(byName, func(g *Group) string { return g.Name }), nil
+}
+
+// DescribeGroup gives one group; GroupNotFound when no broker of the target has it.
+func (a *Admin) DescribeGroup(ctx context.Context, name string, t Target) (*Group, error) {
+	found, err := a.findGroup(ctx, name, t)
+	if err != nil {
+		return nil, err
+	}
+	g := &Group{Name: name, ConsumeEnabled: true}
+	for _, x := range found {
+		g.add(x.broker, x.value)
+	}
+	return g, nil
+}
+
+// GroupLag gives a group's progress in all its queues.
+func (a *Admin) GroupLag(ctx context.Context, name string, t Target) ([]QueueLag, error) {
+	g, err := a.DescribeGroup(ctx, name, t)
+	if err != nil {
+		return nil, err
+	}
+	return g.Queues, nil
+}
+
+// add takes in what one broker knows of the group.
+func (g *Group) add(broker string, s protocol.GroupStatus) {
+	g.Brokers = append(g.Brokers, broker)
+	g.ConsumeEnabled = g.ConsumeEnabled && s.ConsumeEnabled
+	for _, m := range s.Members {
+		if !slices.ContainsFunc(g.Members, func(o protocol.Member) bool { return o.ClientID == m.ClientID }) {
+			g.Members = append(g.Members, m)
+		}
+	}
+	slices.SortFunc(g.Members, func(a, b protocol.Member) int { return cmp.Compare(a.ClientID, b.ClientID) })
+	for _, o := range s.Queues {
+		g.Queues = append(g.Queues, newQueueLag(g.Name, broker, o))
+	}
+	slices.SortFunc(g.Queues, compareQueues)
+}
+
+func (a *Admin) findGroup(ctx context.Context, name string, t Target) ([]answer[protocol.GroupStatus], error) {
+	if err := message.CheckGroup(name); err != nil {
+		return nil, err
+	}
+	brokers, err := a.masters(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return a.groupOn(ctx, name, brokers)
+}
+
+// groupOn is the group on those of the brokers that have it; GroupNotFound when
+// none has.
+func (a *Admin) groupOn(ctx context.Context, name string, brokers []string) ([]answer[protocol.GroupStatus], error) {
+	answers := ask(ctx, brokers, func(ctx context.Context, broker string) (protocol.GroupStatus, error) {
+		req := &protocol.ListGroupsRequest{Group: name}
+		r, err := client.Call[protocol.ListGroupsResponse](ctx, a.client, broker, protocol.ClassAdmin, req)
+		if err != nil {
+			return protocol.GroupStatus{}, err
+		}
+		if len(r.Groups) == 0 {
+			return protocol.GroupStatus{}, protocol.Errorf(protocol.GroupNotFound, "group %q is not known", name)
+		}
+		return r.Groups[0], nil
+	})
+	return without(answers, protocol.GroupNotFound)
+}

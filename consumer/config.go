@@ -1,0 +1,234 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/rmqio/rmq/internal/client"
+	"github.com/rmqio/rmq/message"
+)
+
+// Defaults of Config and PullConfig.
+const (
+	// DefaultConcurrency is RocketMQ's consumeThreadMin.
+	DefaultConcurrency = 20
+	// MaxConcurrency is RocketMQ's bound of consumeThreadMax.
+	MaxConcurrency = 1000
+	// DefaultMaxPrefetch is RocketMQ's pullThresholdForQueue.
+	DefaultMaxPrefetch = 1000
+	// DefaultMaxPrefetchBytes bounds a whole consumer, where RocketMQ bounds each
+	// queue (100 MiB): so that memory does not depend on the number of queues.
+	DefaultMaxPrefetchBytes = 64 << 20
+	// DefaultCommitInterval is less than RocketMQ's 5 s: after a crash less comes again.
+	DefaultCommitInterval = time.Second
+	// DefaultConsumeTimeout is RocketMQ's.
+	DefaultConsumeTimeout = 15 * time.Minute
+	// DefaultRebalanceTimeout is how long a queue waits for its handlers.
+	DefaultRebalanceTimeout = 10 * time.Second
+	// DefaultShutdownTimeout is how long the end of Run waits for handlers.
+	DefaultShutdownTimeout = 30 * time.Second
+)
+
+// Subscription is a topic that a consumer reads.
+type Subscription struct {
+	Topic string
+}
+
+// Config is what a push consumer needs. Zero values mean the defaults; one way
+// to the name servers, Group and one subscription are required.
+type Config struct {
+	// NameServers are host:port; an element may be a list, "a;b" or "a,b". It is
+	// the first of the four ways to find name servers, the next three follow.
+	NameServers []string
+	// ConfigFile may have the property rocketmq.namesrv.addr.
+	ConfigFile string
+	// LookupEnv is asked for RMQ_NAMESRV, then NAMESRV_ADDR; nil: os.LookupEnv.
+	LookupEnv func(string) (string, bool)
+	// NameServerEndpoint is an HTTP URL that answers with a ';' list, asked again
+	// every EndpointInterval (120 s).
+	NameServerEndpoint string
+	EndpointInterval   time.Duration
+	// ClientID is unique among all clients; empty: host@pid#random.
+	ClientID string
+	// Logger is silent when nil.
+	Logger *slog.Logger
+
+	// Group shares the queues of the topics among its members, which must all
+	// have the same subscriptions.
+	Group         string
+	Subscriptions []Subscription
+	// From is where a queue begins that the group has never committed.
+	From StartPosition
+
+	// Concurrency is how many handlers run at once.
+	Concurrency int
+	// Ordered hands the messages of each queue out strictly one after another.
+	// Without it that holds for the messages of one message group only.
+	Ordered bool
+	// ConsumeTimeout ends the context of a handler that runs for longer;
+	// negative: never. The message counts as running until the handler returns.
+	ConsumeTimeout time.Duration
+	// MaxPrefetch bounds the messages held of each queue, up to one batch more.
+	MaxPrefetch int
+	// MaxPrefetchBytes bounds the bytes held of all queues, up to one batch of
+	// each broker more.
+	MaxPrefetchBytes int
+	// CommitInterval is the time between commits; what was finished since the
+	// last one comes again after a crash.
+	CommitInterval time.Duration
+	// RebalanceTimeout is how long a queue that goes to another member waits for
+	// its running handlers; then their contexts end and it goes.
+	RebalanceTimeout time.Duration
+	// ShutdownTimeout is the same for the end of Run.
+	ShutdownTimeout time.Duration
+	// OnError is told of faults that reading of a queue waits on, such as
+	// damaged data, once for each; they are logged too. It is called from the
+	// consumer's goroutines and must not block. It may be nil.
+	OnError func(error)
+}
+
+// PullConfig is what a pull consumer needs. Zero values mean the defaults; one
+// way to the name servers is required, and with a Group one subscription.
+type PullConfig struct {
+	// NameServers to Logger are those of Config.
+	NameServers        []string
+	ConfigFile         string
+	LookupEnv          func(string) (string, bool)
+	NameServerEndpoint string
+	EndpointInterval   time.Duration
+	ClientID           string
+	Logger             *slog.Logger
+
+	// Group, when set, makes the consumer a member: it reads the queues that the
+	// group gives it, from where the group has committed. Without a group it
+	// reads all queues, or those of Assign, and never commits.
+	Group string
+	// Subscriptions are the topics to read.
+	Subscriptions []Subscription
+	// From is where a queue begins that the group has never committed; without a
+	// group, where every queue begins.
+	From StartPosition
+	// ManualCommit leaves it to Commit to say that messages are processed.
+	// Without it those that were returned are processed when the next ones are
+	// asked for, and at Close.
+	ManualCommit bool
+
+	// MaxPrefetch, MaxPrefetchBytes, CommitInterval and RebalanceTimeout are
+	// those of Config; a message runs from its return until it is processed.
+	MaxPrefetch      int
+	MaxPrefetchBytes int
+	CommitInterval   time.Duration
+	RebalanceTimeout time.Duration
+}
+
+// settings are what the engine needs of either configuration.
+type settings struct {
+	client           client.Config
+	group            string
+	topics           []string
+	from             StartPosition
+	order            order
+	maxPrefetch      int
+	maxPrefetchBytes int
+	commitInterval   time.Duration
+	rebalanceTimeout time.Duration
+	shutdownTimeout  time.Duration
+	onFault          func(error) // may be nil
+	log              *slog.Logger
+}
+
+func (cfg *Config) settings() (settings, error) {
+	setDefault(&cfg.Concurrency, DefaultConcurrency)
+	setDefault(&cfg.ConsumeTimeout, DefaultConsumeTimeout)
+	setDefault(&cfg.ShutdownTimeout, DefaultShutdownTimeout)
+	s := settings{
+		client: client.Config{
+			NameServers: cfg.NameServers, ConfigFile: cfg.ConfigFile, LookupEnv: cfg.LookupEnv,
+			NameServerEndpoint: cfg.NameServerEndpoint, EndpointInterval: cfg.EndpointInterval,
+			ClientID: cfg.ClientID, Logger: cfg.Logger,
+		},
+		group: cfg.Group, topics: topicsOf(cfg.Subscriptions), from: cfg.From, order: orderGroups,
+		maxPrefetch: cfg.MaxPrefetch, maxPrefetchBytes: cfg.MaxPrefetchBytes, commitInterval: cfg.CommitInterval,
+		rebalanceTimeout: cfg.RebalanceTimeout, shutdownTimeout: cfg.ShutdownTimeout, onFault: cfg.OnError, log: cfg.Logger,
+	}
+	if cfg.Ordered {
+		s.order = orderQueue
+	}
+	err := s.validate(true)
+	if cfg.Concurrency < 1 || cfg.Concurrency > MaxConcurrency {
+		err = errors.Join(err, fmt.Errorf("%w: concurrency %d; 1 to %d are allowed", ErrIllegalConfig, cfg.Concurrency, MaxConcurrency))
+	}
+	return s, errors.Join(err, notNegative("shutdown timeout", s.shutdownTimeout))
+}
+
+func (cfg *PullConfig) settings() (settings, error) {
+	s := settings{
+		client: client.Config{
+			NameServers: cfg.NameServers, ConfigFile: cfg.ConfigFile, LookupEnv: cfg.LookupEnv,
+			NameServerEndpoint: cfg.NameServerEndpoint, EndpointInterval: cfg.EndpointInterval,
+			ClientID: cfg.ClientID, Logger: cfg.Logger,
+		},
+		group: cfg.Group, topics: topicsOf(cfg.Subscriptions), from: cfg.From, order: orderFree,
+		maxPrefetch: cfg.MaxPrefetch, maxPrefetchBytes: cfg.MaxPrefetchBytes, commitInterval: cfg.CommitInterval,
+		rebalanceTimeout: cfg.RebalanceTimeout, log: cfg.Logger,
+	}
+	return s, s.validate(cfg.Group != "")
+}
+
+// validate fills in defaults and names every fault at once.
+func (s *settings) validate(inGroup bool) error {
+	setDefault(&s.maxPrefetch, DefaultMaxPrefetch)
+	setDefault(&s.maxPrefetchBytes, DefaultMaxPrefetchBytes)
+	setDefault(&s.commitInterval, DefaultCommitInterval)
+	setDefault(&s.rebalanceTimeout, DefaultRebalanceTimeout)
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	errs := []error{s.client.Validate(), s.from.validate(),
+		notNegative("commit interval", s.commitInterval), notNegative("rebalance timeout", s.rebalanceTimeout)}
+	if inGroup {
+		errs = append(errs, message.CheckGroup(s.group))
+		if len(s.topics) == 0 {
+			errs = append(errs, fmt.Errorf("%w: no subscription", ErrIllegalConfig))
+		}
+	}
+	for _, t := range s.topics {
+		errs = append(errs, message.CheckAnyTopic(t))
+	}
+	if s.maxPrefetch < 1 || s.maxPrefetchBytes < 1 {
+		errs = append(errs, fmt.Errorf("%w: prefetch of %d messages and %d bytes", ErrIllegalConfig, s.maxPrefetch, s.maxPrefetchBytes))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *settings) newClient(ctx context.Context) (*client.Client, error) {
+	return client.New(ctx, s.client)
+}
+
+// topicsOf is sorted and without doubles.
+func topicsOf(subscriptions []Subscription) []string {
+	var topics []string
+	for _, s := range subscriptions {
+		topics = append(topics, s.Topic)
+	}
+	slices.Sort(topics)
+	return slices.Compact(topics)
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+func notNegative(what string, d time.Duration) error {
+	if d < 0 {
+		return fmt.Errorf("%w: %s %v is negative", ErrIllegalConfig, what, d)
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package consumer
+
+import (
+	"context"
+	"iter"
+	"maps"
+	"sync"
+
+	"github.com/rmqio/rmq/message"
+)
+
+// Lag is how many messages of each queue that is read now were not returned yet.
+func (p *Pull) Lag(ctx context.Context) (map[message.Queue]int64, error) {
+	ends, err := p.ends(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lag := map[message.Queue]int64{}
+	for q, end := range ends {
+		if at, held := p.engine.buffer.position(q); held {
+			lag[q] = max(end-at, 0)
+		}
+	}
+	return lag, nil
+}
+
+// MessagesToEnd is Messages that ends, too, when every queue has been returned
+// up to the end that it had when the loop began. It waits for Ready first, and
+// yields an error and ends when the ends cannot be found out.
+func (p *Pull) MessagesToEnd(ctx context.Context) iter.Seq2[*Delivery, error] {
+	return func(yield func(*Delivery, error) bool) {
+		select {
+		case <-p.Ready():
+		case <-ctx.Done():
+			return
+		case <-p.gone:
+			return
+		}
+		ends, err := p.ends(ctx)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for {
+			ds, err := p.poll(ctx, 1, func() bool { return p.reached(ends) })
+			switch {
+			case err != nil && (ended(ctx, err) || !yield(nil, err)):
+				return
+			case err == nil && (len(ds) == 0 || !yield(ds[0], nil)):
+				return
+			}
+		}
+	}
+}
+
+// reached drops from ends the queues that are returned up to there, or not read
+// any more, and reports whether none is left.
+func (p *Pull) reached(ends map[message.Queue]int64) bool {
+	for q, end := range ends {
+		if at, held := p.engine.buffer.position(q); !held || at >= end {
+			delete(ends, q)
+		}
+	}
+	return len(ends) == 0
+}
+
+// ends are where the queues that are read now end.
+func (p *Pull) ends(ctx context.Context) (map[message.Queue]int64, error) {
+	byBroker := map[string]map[message.Queue]StartPosition{}
+	for _, q := range p.Assigned() {
+		if byBroker[q.Broker] == nil {
+			byBroker[q.Broker] = map[message.Queue]StartPosition{}
+		}
+		byBroker[q.Broker][q] = Latest()
+	}
+	var mu sync.Mutex
+	ends := map[message.Queue]int64{}
+	err := atBrokers(byBroker, func(broker string, positions map[message.Queue]StartPosition) error {
+		found, err := p.engine.startsAt(ctx, broker, positions)
+		mu.Lock()
+		defer mu.Unlock()
+		maps.Copy(ends, found)
+		return err
+	})
+	return ends, err
+}

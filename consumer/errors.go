@@ -1,0 +1,35 @@
+package consumer
+
+import (
+	"errors"
+
+	"github.com/rmqio/rmq/internal/client"
+)
+
+// Error is what operations at a server fail with; see its fields.
+// errors.Is(err, protocol.TopicNotFound) finds its code.
+type Error = client.Error
+
+// Errors of this package. They are wrapped; use errors.Is.
+var (
+	// ErrNoNameServer is returned when none of the four ways gives an address.
+	ErrNoNameServer = client.ErrNoNameServer
+	// ErrIllegalConfig is returned for a configuration that cannot work; the
+	// text names every fault.
+	ErrIllegalConfig = errors.New("illegal consumer configuration")
+	// ErrClosed is returned by operations on a consumer that has ended, and by a
+	// second Run.
+	ErrClosed = errors.New("consumer is closed")
+	// ErrNotAssigned is returned when the consumer does not read the queue now.
+	ErrNotAssigned = errors.New("queue is not assigned to this consumer")
+	// ErrHasGroup is returned by Assign on a member of a group: there the group
+	// decides who reads which queue.
+	ErrHasGroup = errors.New("the group assigns the queues")
+	// ErrLeaseLost is the cause (context.Cause) of the end of a handler's context
+	// when its queue belongs to another consumer now, or was reset. What the
+	// handler returns is of no concern then: the message is delivered again.
+	ErrLeaseLost = errors.New("lease of the queue is lost")
+	// ErrShutdown is the cause of the end of a handler's context when it runs
+	// longer than the drain of its consumer may take.
+	ErrShutdown = errors.New("consumer is shutting down")
+)

@@ -1,0 +1,80 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/rmqio/rmq/internal/client"
+	"github.com/rmqio/rmq/message"
+	"github.com/rmqio/rmq/transport/protocol"
+)
+
+// clockSkew is how far the clocks of a consumer and a broker may differ before
+// a queue that appears late is not read from its beginning.
+const clockSkew = 10 * time.Second
+
+// starts knows where queues begin. Latest is the time at which the consumer
+// started, not the end of the queue when it comes to ask for it: a server may
+// have been away meanwhile, and what was sent to it first is not missed.
+type starts struct {
+	from  StartPosition
+	since time.Time
+	first map[string][]message.Queue // by topic: sorted, the queues seen at first
+}
+
+func newStarts(from StartPosition, now time.Time) starts {
+	return starts{from: from, since: now, first: map[string][]message.Queue{}}
+}
+
+// see notes the queues of a topic, none when it does not exist. Only the first
+// call for a topic counts.
+func (s *starts) see(topic string, queues []message.Queue) {
+	if _, seen := s.first[topic]; !seen {
+		s.first[topic] = queues
+	}
+}
+
+func (s *starts) of(q message.Queue) StartPosition {
+	seen, ok := s.first[q.Topic]
+	if s.from.kind != startLatest || !ok {
+		return s.from
+	}
+	if _, early := slices.BinarySearchFunc(seen, q, message.Queue.Compare); early {
+		return AtTime(s.since.Add(time.Millisecond)) // the first one that is wholly after the start
+	}
+	return AtTime(s.since.Add(-clockSkew))
+}
+
+// startsAt asks a broker for the offsets of start positions. Queues whose offset
+// cannot be told are missing from the result, and their errors are joined.
+func (e *engine) startsAt(ctx context.Context, broker string, positions map[message.Queue]StartPosition) (map[message.Queue]int64, error) {
+	if len(positions) == 0 {
+		return nil, nil
+	}
+	req := &protocol.QueryOffsetsRequest{}
+	var queues []message.Queue
+	for q, p := range positions {
+		queues = append(queues, q)
+		req.Queues = append(req.Queues, p.query(q.Topic, q.ID))
+	}
+	resp, err := client.Call[protocol.QueryOffsetsResponse](ctx, e.client, broker, protocol.ClassClient, req)
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.Queues) != len(queues) {
+		return nil, client.Wrap("query offsets", "", broker,
+			protocol.Errorf(protocol.SystemError, "answer for %d queues, asked for %d", len(resp.Queues), len(queues)))
+	}
+	found := map[message.Queue]int64{}
+	var errs []error
+	for i, o := range resp.Queues {
+		if o.Err != nil {
+			errs = append(errs, client.Wrap("query offsets", queues[i].Topic, broker, o.Err))
+			continue
+		}
+		found[queues[i]] = positions[queues[i]].resolve(o)
+	}
+	return found, errors.Join(errs...)
+}

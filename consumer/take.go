@@ -1,0 +1,172 @@
+package consumer
+
+import (
+	"container/heap"
+	"context"
+	"time"
+)
+
+// take waits for a ready message and starts it. The context is the handler's.
+// Whoever leaves passes the token of b.ready on when there is more to do, so
+// that one that waits always knows of what is ready and of the next retry.
+func (b *buffer) take(ctx context.Context) (*item, context.Context, error) {
+	for {
+		it, life, due, err := b.tryTake(time.Now())
+		if it != nil || err != nil {
+			return it, life, err
+		}
+		if err := b.await(ctx, due); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// tryTake is take without waiting: without a message, due is the time of the
+// next retry, or zero.
+func (b *buffer) tryTake(now time.Time) (it *item, life context.Context, due time.Time, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		signal(b.ready)
+		return nil, nil, due, ErrClosed
+	}
+	b.retryLocked(now)
+	if len(b.retries) > 0 {
+		due = b.retries[0].at
+	}
+	h := b.nextLocked()
+	if h == nil {
+		return nil, nil, due, nil
+	}
+	hadRoom := b.roomLocked(h)
+	it = h.take() // makes room when messages go to a reader
+	b.roomMadeLocked(h, hadRoom)
+	b.takeTurnLocked(h)
+	if b.turn.len() > 0 || len(b.retries) > 0 {
+		signal(b.ready)
+	}
+	return it, h.ctx, due, nil
+}
+
+// await waits for the token of b.ready, for due if it is set, or for ctx.
+func (b *buffer) await(ctx context.Context, due time.Time) error {
+	var retry <-chan time.Time
+	if !due.IsZero() {
+		timer := time.NewTimer(time.Until(due))
+		defer timer.Stop()
+		retry = timer.C
+	}
+	select {
+	case <-b.ready:
+	case <-retry:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// nextLocked is the queue whose turn it is.
+func (b *buffer) nextLocked() *holding {
+	for b.turn.len() > 0 {
+		h := b.turn.pop()
+		h.inTurn = false
+		if h.takable() {
+			return h
+		}
+	}
+	return nil
+}
+
+// takeTurnLocked lines the queue up if it has something ready.
+func (b *buffer) takeTurnLocked(h *holding) {
+	if !h.inTurn && h.takable() {
+		h.inTurn = true
+		b.turn.push(h)
+	}
+}
+
+// readyLocked is takeTurnLocked that wakes a taker.
+func (b *buffer) readyLocked(h *holding) {
+	b.takeTurnLocked(h)
+	if h.inTurn {
+		signal(b.ready)
+	}
+}
+
+// finish ends messages for good.
+func (b *buffer) finish(items ...*item) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, it := range items {
+		h := b.holdingLocked(it.queue)
+		hadRoom := h != nil && b.roomLocked(h)
+		it.queue.finish(it)
+		if h == nil {
+			continue
+		}
+		b.readyLocked(h)
+		b.settledLocked(h)
+		b.roomMadeLocked(h, hadRoom)
+	}
+}
+
+// roomMadeLocked tells the fetcher when a queue without room has some now.
+func (b *buffer) roomMadeLocked(h *holding, hadRoom bool) {
+	if !hadRoom && b.roomLocked(h) {
+		signal(h.fetcher)
+	}
+}
+
+// fail ends an attempt; the message is ready again at the given time, unless
+// false is returned: then it is dropped.
+func (b *buffer) fail(it *item, retryAt time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	again := it.queue.fail(it)
+	if h := b.holdingLocked(it.queue); h != nil {
+		b.settledLocked(h)
+	}
+	if again {
+		heap.Push(&b.retries, retry{item: it, at: retryAt})
+		signal(b.ready)
+	}
+	return again
+}
+
+// settledLocked tells of a draining queue that has become idle.
+func (b *buffer) settledLocked(h *holding) {
+	if h.state == queueDraining && h.idle() {
+		signal(b.idled)
+	}
+}
+
+func (b *buffer) retryLocked(now time.Time) {
+	for len(b.retries) > 0 && !b.retries[0].at.After(now) {
+		it := heap.Pop(&b.retries).(retry).item
+		it.queue.retry(it)
+		if h := b.holdingLocked(it.queue); h != nil {
+			b.takeTurnLocked(h)
+		}
+	}
+}
+
+// retry is a failed message and when it is tried again.
+type retry struct {
+	item *item
+	at   time.Time
+}
+
+// retryHeap has the next one in front; see container/heap.
+type retryHeap []retry
+
+func (r retryHeap) Len() int           { return len(r) }
+func (r retryHeap) Less(i, j int) bool { return r[i].at.Before(r[j].at) }
+func (r retryHeap) Swap(i, j int)      { r[i], r[j] = r[j], r[i] }
+func (r *retryHeap) Push(v any)        { *r = append(*r, v.(retry)) }
+func (r *retryHeap) Pop() any {
+	last := len(*r) - 1
+	v := (*r)[last]
+	(*r)[last] = retry{}
+	*r = (*r)[:last]
+	return v
+}
