@@ -98,15 +98,17 @@ func (a *Admin) Health(ctx context.Context) *Health {
 		}
 		h.problem("name server %s does not answer: %v", s.Addr, s.Err)
 	}
-	brokers, err := a.Cluster(ctx)
-	h.Brokers = brokers
-	if err != nil {
-		h.problem("the list of brokers is not to be had: %v", err)
+	if answering == 0 {
+		return h
 	}
-	if err == nil && len(brokers) == 0 {
+	brokers, err := a.Cluster(ctx)
+	switch {
+	case err != nil:
+		h.problem("the list of brokers is not to be had: %v", err)
+	case len(brokers) == 0:
 		h.problem("no broker is registered")
 	}
-	h.Healthy = answering > 0 && len(brokers) > 0
+	h.Brokers, h.Healthy = brokers, len(brokers) > 0
 	for _, b := range brokers {
 		h.Healthy = h.check(b) && h.Healthy
 	}

@@ -173,6 +173,7 @@ func (b *Broker) serve() error {
 	(&offsets{state: b.state}).register(muxes[protocol.ClassClient])
 	(&topicAdmin{state: b.state, cfg: b.cfg, registration: b.registration}).register(muxes[protocol.ClassAdmin])
 	(&groupAdmin{state: b.state, clients: b.clients, now: b.cfg.Now}).register(muxes[protocol.ClassAdmin])
+	(&querier{state: b.state}).register(muxes[protocol.ClassAdmin])
 	(&status{state: b.state, clients: b.clients, cfg: b.cfg, started: b.cfg.Now()}).register(muxes[protocol.ClassAdmin])
 	for class, limits := range classLimits {
 		s, err := transport.Serve(b.conn, protocol.BrokerSubject(b.cfg.Name, b.cfg.ID, class), limits, muxes[class])

@@ -10,14 +10,15 @@ import (
 )
 
 // syncLeases brings what a member owns to what it wants, as far as queues are
-// free.
+// free. Membership is looked at under the lock that leaving takes too, so that a
+// client that has left is granted nothing.
 func (c *clients) syncLeases(ctx context.Context, r *protocol.SyncLeasesRequest) (*protocol.SyncLeasesResponse, error) {
+	c.leasing.Lock()
+	defer c.leasing.Unlock()
 	t, err := c.checkSync(r)
 	if err != nil {
 		return nil, err
 	}
-	c.leasing.Lock()
-	defer c.leasing.Unlock()
 	if err := c.releaseUnwanted(ctx, t, r); err != nil {
 		return nil, err
 	}

@@ -93,28 +93,34 @@ func TestBufferRetriesAfterThePause(t *testing.T) {
 	})
 }
 
-// A taker that waits already must learn of a retry that another one leaves
-// behind, though that other one is busy for long.
-func TestBufferWaitingTakerLearnsOfRetries(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBuffer(t.Context(), orderGroups, bounds{count: 10, bytes: 1000})
-		q := holdIn(b, queueA, nil)
-		admitTo(b, q, 1)
-		it := mustTake(t, b)
-		var taker sync.WaitGroup
-		taker.Go(func() {
-			if again, _, err := b.take(t.Context()); err != nil || again != it {
-				t.Errorf("got %v, %v, want the failed message", again, err)
-			}
-		})
-		synctest.Wait() // it waits, and knows of no retry
-		admitTo(b, q, 1)
-		b.fail(it, time.Now().Add(time.Second))
-		busy := mustTake(t, b)
-		taker.Wait()
-		b.finish(busy)
-		b.close()
-	})
+// Two takers find nothing; before either waits, there is a message and a retry,
+// and one token for both. The one that gets it takes the message and may be busy
+// for long, so the other one must learn of the retry.
+func TestBufferPassesTheTokenOn(t *testing.T) {
+	b := newTestBuffer(t, orderGroups)
+	q := holdIn(b, queueA, nil)
+	admitTo(b, q, 1)
+	failed := mustTake(t, b)
+	<-b.ready // the token of admit
+	for range 2 {
+		if it, _, due, _ := b.tryTake(time.Now()); it != nil || !due.IsZero() {
+			t.Fatalf("got %v and a retry at %v, want nothing", it, due)
+		}
+	}
+	admitTo(b, q, 1)
+	b.fail(failed, time.Now().Add(time.Hour))
+	if err := b.await(t.Context(), time.Time{}); err != nil { // the first taker
+		t.Fatal(err)
+	}
+	mustTake(t, b)
+	select {
+	case <-b.ready: // the second one
+	default:
+		t.Fatal("nobody who waits knows of the retry")
+	}
+	if it, _, due, _ := b.tryTake(time.Now()); it != nil || due.IsZero() {
+		t.Fatalf("got %v and a retry at %v, want the time of the retry", it, due)
+	}
 }
 
 func TestBufferCloseEndsEveryTake(t *testing.T) {
@@ -152,6 +158,9 @@ func TestBufferLoseEndsHandlersAndIgnoresThem(t *testing.T) {
 		t.Fatalf("handler's context: got %v, want ErrLeaseLost", context.Cause(life))
 	}
 	fresh := holdIn(b, queueA, nil)
+	if b.lose(q, ErrLeaseLost) || b.get(queueA) != fresh {
+		t.Fatal("what was lost before is lost again, with its successor")
+	}
 	b.finish(it)
 	if b.fail(it, time.Now()) {
 		t.Fatal("a message of a lost queue is tried again")

@@ -119,7 +119,8 @@ func ended(ctx context.Context, err error) bool {
 	return errors.Is(err, ErrClosed) || err != nil && ctx.Err() != nil
 }
 
-// Poll waits until there is a message and returns up to max that are there.
+// Poll waits until there is a message and returns up to max, at least one, that
+// are there.
 // Without ManualCommit, those returned before count as processed now. The errors
 // are those of Messages, ctx's, and ErrClosed.
 func (p *Pull) Poll(ctx context.Context, max int) ([]*Delivery, error) {
@@ -150,7 +151,7 @@ func (p *Pull) poll(ctx context.Context, max int, done func() bool) ([]*Delivery
 // takeSome takes what is there.
 func (p *Pull) takeSome(max int) ([]*Delivery, error) {
 	var ds []*Delivery
-	for len(ds) < max {
+	for len(ds) == 0 || len(ds) < max {
 		it, _, _, err := p.engine.buffer.tryTake(time.Now())
 		if err != nil {
 			return ds, err

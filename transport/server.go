@@ -54,7 +54,24 @@ func Serve(c *Conn, subject string, l Limits, m *Mux) (*Server, error) {
 		return nil, err
 	}
 	s.sub = sub
+	if err := c.settle(); err != nil {
+		return nil, errors.Join(err, s.Drain(c.life))
+	}
 	return s, nil
+}
+
+// settle waits until the server knows of the connection's subscriptions, so that
+// who is told of the subject afterwards finds it served. Without a connection
+// they are made when there is one.
+func (c *Conn) settle() error {
+	if !c.Connected() {
+		return nil
+	}
+	err := c.nc.FlushTimeout(DefaultTimeout)
+	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrTimeout) && !c.Connected() {
+		return nil
+	}
+	return err
 }
 
 // addServer comes before any message, so that Close knows whom to wait for.

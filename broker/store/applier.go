@@ -22,7 +22,9 @@ func (a *applier) run() {
 }
 
 func (a *applier) apply(c commit) {
-	indexChunk(c.segment.index, c.chunk, a.cache.add(c.chunk.data))
+	if err := c.segment.enter(c.chunk, a.cache.add(c.chunk.data)); err != nil {
+		a.logger.Error("key index", "err", err)
+	}
 	a.catalog.advance(c.chunk)
 	for i := range c.chunk.rows() {
 		r := c.chunk.record(i)
@@ -38,20 +40,5 @@ func (a *applier) apply(c commit) {
 	a.tail.release(bytes)
 	for _, p := range c.records {
 		p.answer(nil)
-	}
-}
-
-// indexChunk enters a chunk's batches into a queue index. The tail chunk is nil
-// when the data is not in memory.
-func indexChunk(x *queueIndex, c *chunk, tail *tailChunk) {
-	for i := range c.rows() {
-		r := c.row(i)
-		if r.Type != BatchRecord {
-			continue
-		}
-		x.add(r.Queue, location{
-			base: r.BaseOffset, count: r.Count, tagHash: r.TagHash, millis: r.StoreMillis,
-			chunk: c.first, pos: r.pos, len: r.len, tail: tail,
-		})
 	}
 }

@@ -12,7 +12,10 @@ type catalog struct {
 	mu   sync.RWMutex
 	list []*segment // oldest first; replaced, never changed
 	ends queueEnds
-	last uint64 // log index of the last record that was applied
+	// firsts are the queues' first offsets as far as they are known: a queue that
+	// lost messages to retention, or that was asked for since the start.
+	firsts map[QueueKey]int64
+	last   uint64 // log index of the last record that was applied
 	// millis is the store time of that record.
 	millis int64
 }
@@ -41,6 +44,50 @@ func (c *catalog) lastIndex() uint64 {
 	return c.last
 }
 
+// dropOldest takes the oldest segment from what readers see. The queues in it
+// begin where it ended for them.
+func (c *catalog) dropOldest(ends map[QueueKey]int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list = slices.Clone(c.list[1:])
+	if ends == nil {
+		c.firsts = nil // not known: looked up when asked for
+		return
+	}
+	for q, end := range ends {
+		c.setFirstLocked(q, end)
+	}
+}
+
+func (c *catalog) setFirstLocked(q QueueKey, first int64) {
+	if c.firsts == nil {
+		c.firsts = map[QueueKey]int64{}
+	}
+	c.firsts[q] = first
+}
+
+// bounds returns a queue's end and, if it is known, its first offset. In a log
+// that still has its first record every queue begins at 0.
+func (c *catalog) bounds(q QueueKey) (first, end int64, known bool, segments []*segment) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	end = c.ends.get(q)
+	first, known = c.firsts[q]
+	if !known && (end == 0 || c.list[0].info.First == 1) {
+		return 0, end, true, nil
+	}
+	return first, end, known, c.list
+}
+
+// learnFirst keeps what was looked up in segments, unless one was dropped since.
+func (c *catalog) learnFirst(q QueueKey, first int64, segments []*segment) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.list[0] == segments[0] {
+		c.setFirstLocked(q, first)
+	}
+}
+
 // atEnd returns the queues' ends and the store time as of the last record.
 func (c *catalog) atEnd() (queueEnds, int64) {
 	c.mu.RLock()
@@ -63,6 +110,9 @@ func (c *catalog) advance(ch *chunk) {
 		case BatchRecord:
 			c.ends.set(r.Queue, r.BaseOffset+int64(r.Count))
 		case TopicDeleteRecord:
+			for q := range c.ends[r.Queue.Topic] {
+				delete(c.firsts, QueueKey{r.Queue.Topic, uint32(q)})
+			}
 			delete(c.ends, r.Queue.Topic)
 		}
 	}

@@ -148,6 +148,15 @@ func (c *chunk) record(i int) Committed {
 	return r.Committed
 }
 
+// previousChecksum is the checksum that a chunk says the one before it has; 0
+// for an index that is too short, which decodeChunk refuses.
+func previousChecksum(index []byte) uint32 {
+	if len(index) < chunkHeadBytes {
+		return 0
+	}
+	return binary.LittleEndian.Uint32(index[32:])
+}
+
 // clone copies a chunk out of memory that is valid for a while only.
 func (c *chunk) clone() *chunk {
 	return &chunk{first: c.first, data: slices.Clone(c.data), index: slices.Clone(c.index), crc: c.crc}

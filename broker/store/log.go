@@ -30,8 +30,8 @@ type Log struct {
 	closeErr  error
 }
 
-// Append queues a record. When it returns nil, done is called exactly once: with
-// SyncFlush after the record is on disk and applied, with AsyncFlush at once.
+// Append queues a record. When it returns nil, done is called exactly once: after
+// the record is on disk and applied, or, for a batch with AsyncFlush, at once.
 // done must not block. With an error from Append nothing was done; an error
 // given to done means that the outcome is not known, unless it is ErrNoSpace or
 // ErrClosed.
@@ -40,13 +40,14 @@ func (l *Log) Append(r Record, done func(Committed, error)) error {
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(r.Data), MaxRecordBytes)
 	}
 	p := &pending{Committed: Committed{Record: r}}
-	if l.opts.Flush == SyncFlush {
+	early := l.opts.Flush == AsyncFlush && r.Type == BatchRecord
+	if !early {
 		p.done = done
 	}
 	if err := l.tail.push(p, l.opts.Now()); err != nil {
 		return err
 	}
-	if l.opts.Flush == AsyncFlush {
+	if early {
 		done(p.Committed, nil)
 	}
 	select {

@@ -84,6 +84,9 @@ func readManifest(dir string) (manifest, error) {
 	if m.Version > formatVersion {
 		return manifest{}, fmt.Errorf("%w: %s is of version %d, known is %d", ErrNewerVersion, dir, m.Version, formatVersion)
 	}
+	if len(m.Segments) == 0 {
+		return manifest{}, fmt.Errorf("%w: %s names no segment", ErrDamaged, path)
+	}
 	return m, nil
 }
 

@@ -92,9 +92,9 @@ func newStoreID() string {
 	return hex.EncodeToString(id[:])
 }
 
-// removeStrays removes what a crash left behind: temporary files, and a segment
-// that was activated but never written into the manifest. One that holds
-// records is damage.
+// removeStrays removes what a crash left behind: temporary files, segments before
+// the first one of the manifest, and a segment that was activated but never
+// written into the manifest. One of the latter that holds records is damage.
 func (l *Log) removeStrays(m manifest) error {
 	entries, err := os.ReadDir(l.dir)
 	if err != nil {
@@ -105,6 +105,8 @@ func (l *Log) removeStrays(m manifest) error {
 		known := slices.ContainsFunc(m.Segments, func(i segmentInfo) bool { return i.name() == name })
 		switch {
 		case strings.HasSuffix(name, ".tmp"):
+		case len(m.Segments) > 0 && strings.HasSuffix(name, ".seg") && name < m.Segments[0].name():
+			// Retention took it out of the manifest and was cut short.
 		case !strings.HasSuffix(name, ".seg") || known:
 			continue
 		default:
@@ -135,7 +137,7 @@ func checkStray(path string) error {
 
 // loadSegments opens the segments in order and leaves the last one to w.
 func (l *Log) loadSegments(w *writer, m manifest) error {
-	w.next = 1
+	w.next = m.Segments[0].First
 	var lastSealed *segment
 	for i, info := range m.Segments {
 		s := &segment{path: l.path(info.name()), storeID: m.StoreID, info: info}
@@ -212,9 +214,11 @@ func (l *Log) loadUnsealed(w *writer, s *segment) error {
 	if err := s.view(s.checkMeta); err != nil {
 		return err
 	}
-	s.index = newQueueIndex()
+	s.index, s.keys = newQueueIndex(), &keyIndex{}
 	next, chain, err := s.chunks(func(c *chunk) error {
-		indexChunk(s.index, c, nil)
+		if err := s.enter(c, nil); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrDamaged, s.path, err)
+		}
 		l.catalog.advance(c)
 		s.rows += int64(c.rows())
 		return l.replay(c)

@@ -13,9 +13,10 @@ type FlushMode string
 const (
 	// SyncFlush acknowledges after the commit: the record is on disk. The default.
 	SyncFlush FlushMode = "SYNC_FLUSH"
-	// AsyncFlush acknowledges when the record is queued. It is committed as soon
-	// as the disk is free, within about 10 ms on a disk that keeps up; a crash
-	// loses what was queued, and corrupts nothing.
+	// AsyncFlush acknowledges messages when they are queued; other records as
+	// SyncFlush does. They are committed as soon as the disk is free, within about
+	// 10 ms on a disk that keeps up; a crash loses what was queued, and corrupts
+	// nothing.
 	AsyncFlush FlushMode = "ASYNC_FLUSH"
 )
 
@@ -37,9 +38,14 @@ type Options struct {
 	// first, during Open, those after Position; then those appended. It must not
 	// call the log's Append and wait for it. An error during Open fails Open;
 	// later ones are logged. Data is valid during the call only.
-	Apply  func(Committed) error
-	Now    func() time.Time // default time.Now
-	Logger *slog.Logger     // default: none
+	Apply func(Committed) error
+	// Watermarks of the disk, which CheckDisk goes by.
+	Watermarks Watermarks
+	// DiskUse returns the share of the disk of a directory in use, in percent, and
+	// the bytes free; default: what the system says.
+	DiskUse func(dir string) (used int, free int64, err error)
+	Now     func() time.Time // default time.Now
+	Logger  *slog.Logger     // default: none
 }
 
 const (
@@ -64,11 +70,18 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Apply == nil {
 		o.Apply = func(Committed) error { return nil }
 	}
+	if o.DiskUse == nil {
+		o.DiskUse = diskUse
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if o.Watermarks, err = o.Watermarks.withDefaults(); err != nil {
+		return o, err
 	}
 	if o.Flush != SyncFlush && o.Flush != AsyncFlush {
 		return o, fmt.Errorf("flush mode %q: want %s or %s", o.Flush, SyncFlush, AsyncFlush)

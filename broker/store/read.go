@@ -18,7 +18,26 @@ type Batches struct {
 
 // Bounds returns a queue's first offset and the one after its last, as far as
 // readers may see; both are 0 for a queue that nothing was appended to.
-func (l *Log) Bounds(q QueueKey) (first, end int64) { return 0, l.catalog.end(q) }
+func (l *Log) Bounds(q QueueKey) (first, end int64) {
+	first, end, known, segments := l.catalog.bounds(q)
+	if known {
+		return first, end
+	}
+	first = end // when no segment has any of its messages
+	for _, s := range segments {
+		base, ok, err := s.firstOffset(q)
+		if err != nil {
+			l.logger.Error("first offset of a queue", "topic", q.Topic, "queue", q.Queue, "err", err)
+			continue // readers of what is damaged are told so when they read
+		}
+		if ok {
+			first = base
+			break
+		}
+	}
+	l.catalog.learnFirst(q, first, segments)
+	return first, end
+}
 
 // Read returns batches of a queue from the one that holds offset: at least one
 // when offset is below the end, none at the end, further ones while they fit

@@ -4,25 +4,30 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"slices"
 	"sort"
 
 	"go.etcd.io/bbolt"
 )
 
-// What sealing writes, once: the queue index in blocks of sorted rows, and the
-// end of every queue that the log knows. Each value ends with its CRC32C.
+// What sealing writes, once, in the order of the keys: the Bloom filter, the end
+// of every queue that the log knows, and the rows of the key index and the queue
+// index in sorted blocks. Each value ends with its CRC32C.
 const (
-	sealedRowBytes   = 40
-	sealedBlockRows  = 512
-	endBytes         = 20
-	sealedBlockLimit = 16 << 20 // bytes written in one transaction
+	sealedRowBytes  = 40
+	sealedBlockRows = 512
+	endBytes        = 20
+	sealTxBytes     = 16 << 20 // written in one transaction
 	// maxQueueNumber is far above what a broker allows; a table of queues is as
 	// large as the highest number in it.
 	maxQueueNumber = 1 << 20
 )
 
-var endsKey = []byte("ends")
+var (
+	bloomKey = []byte("bloom")
+	endsKey  = []byte("ends")
+)
 
 // blockKey begins with the queue, so that blocks of a queue stand together in
 // the order of their offsets.
@@ -32,7 +37,14 @@ func blockKey(q QueueKey, base int64) []byte {
 	return binary.BigEndian.AppendUint64(k, uint64(base))
 }
 
+// blockKeyBytes is the length of a block key of the queue index.
+const blockKeyBytes = 21
+
 func queuePrefix(q QueueKey) []byte { return blockKey(q, 0)[:13] }
+
+func queueOfBlock(key []byte) QueueKey {
+	return QueueKey{Topic: binary.BigEndian.Uint64(key[1:]), Queue: binary.BigEndian.Uint32(key[9:])}
+}
 
 func appendSealedRow(b []byte, l *location) []byte {
 	le := binary.LittleEndian
@@ -45,18 +57,23 @@ func appendSealedRow(b []byte, l *location) []byte {
 	return le.AppendUint64(b, uint64(l.millis))
 }
 
-// sealedBlock is a checked block of rows.
-type sealedBlock []byte
-
-func checkBlock(key, value []byte) (sealedBlock, error) {
+// checkRows checks a block of rows of the given size.
+func checkRows(key, value []byte, rowBytes int) ([]byte, error) {
 	rows, err := checkCRC(value)
-	if err == nil && (len(rows) == 0 || len(rows)%sealedRowBytes != 0) {
+	if err == nil && (len(rows) == 0 || len(rows)%rowBytes != 0) {
 		err = fmt.Errorf("%w: %d bytes of rows", ErrDamaged, len(rows))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("queue index block %x: %w", key, err)
+		return nil, fmt.Errorf("index block %x: %w", key, err)
 	}
 	return rows, nil
+}
+
+// sealedBlock is a checked block of the queue index.
+type sealedBlock []byte
+
+func checkBlock(key, value []byte) (sealedBlock, error) {
+	return checkRows(key, value, sealedRowBytes)
 }
 
 func (b sealedBlock) len() int { return len(b) / sealedRowBytes }
@@ -82,54 +99,87 @@ func (s *segment) seal(job sealJob) error {
 	if err := guard(s.path, s.db.Close); err != nil {
 		return fmt.Errorf("seal %s: %w", s.path, err)
 	}
-	s.db, s.index = nil, nil
+	s.db, s.index, s.keys = nil, nil, nil
 	s.info = job.sealed(s.info)
 	return nil
 }
 
+// writeSeal writes the entries in transactions of a bounded size.
 func (s *segment) writeSeal(ends queueEnds) error {
-	queues := s.index.sorted()
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		if tx.Bucket(sealBucket) != nil { // a seal that a crash cut short
-			if err := tx.DeleteBucket(sealBucket); err != nil {
-				return err
+	if err := s.db.Update(newSealBucket); err != nil {
+		return err
+	}
+	next, stop := iter.Pull2(s.sealEntries(ends))
+	defer stop()
+	for more := true; more; {
+		err := s.db.Update(func(tx *bbolt.Tx) error {
+			b := tx.Bucket(sealBucket)
+			b.FillPercent = 1.0 // entries come in the order of their keys
+			for written := 0; more && written < sealTxBytes; {
+				var key, value []byte
+				if key, value, more = next(); !more {
+					return nil
+				}
+				if err := b.Put(key, withCRC(value)); err != nil {
+					return err
+				}
+				written += len(value)
 			}
-		}
-		b, err := tx.CreateBucket(sealBucket)
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		return b.Put(endsKey, withCRC(ends.encode()))
-	})
-	for err == nil && len(queues) > 0 {
-		err = s.db.Update(func(tx *bbolt.Tx) (err error) {
-			queues, err = s.putBlocks(tx.Bucket(sealBucket), queues)
-			return err
-		})
 	}
+	return nil
+}
+
+// newSealBucket makes an empty one, in place of one that a crash cut short.
+func newSealBucket(tx *bbolt.Tx) error {
+	if tx.Bucket(sealBucket) != nil {
+		if err := tx.DeleteBucket(sealBucket); err != nil {
+			return err
+		}
+	}
+	_, err := tx.CreateBucket(sealBucket)
 	return err
 }
 
-// putBlocks writes the blocks of some queues and returns those left over.
-func (s *segment) putBlocks(b *bbolt.Bucket, queues []QueueKey) ([]QueueKey, error) {
-	b.FillPercent = 1.0 // keys only grow
-	written := 0
-	for i, q := range queues {
-		if written > sealedBlockLimit {
-			return queues[i:], nil
+// sealEntries are all entries of the seal, without their checksums.
+func (s *segment) sealEntries(ends queueEnds) iter.Seq2[[]byte, []byte] {
+	s.keys.sort()
+	return func(yield func(key, value []byte) bool) {
+		_ = yield(bloomKey, s.keys.bloom()) &&
+			yield(endsKey, ends.encode()) &&
+			yieldBlocks(s.keys.ids, idRow.key, appendIDRow, yield) &&
+			yieldBlocks(s.keys.keys, keyRow.key, appendKeyRow, yield) &&
+			s.index.yieldBlocks(yield)
+	}
+}
+
+// yieldBlocks cuts sorted rows into blocks, each under its first row's key.
+func yieldBlocks[R any](rows []R, key func(R) []byte, appendRow func([]byte, R) []byte, yield func(key, value []byte) bool) bool {
+	for block := range slices.Chunk(rows, sealedBlockRows) {
+		var b []byte
+		for _, r := range block {
+			b = appendRow(b, r)
 		}
-		for rows := range slices.Chunk(s.index.of(q), sealedBlockRows) {
-			var block []byte
-			for j := range rows {
-				block = appendSealedRow(block, &rows[j])
-			}
-			if err := b.Put(blockKey(q, rows[0].base), withCRC(block)); err != nil {
-				return nil, err
-			}
-			written += len(block)
+		if !yield(key(block[0]), b) {
+			return false
 		}
 	}
-	return nil, nil
+	return true
+}
+
+func (x *queueIndex) yieldBlocks(yield func(key, value []byte) bool) bool {
+	for _, q := range x.sorted() {
+		key := func(l location) []byte { return blockKey(q, l.base) }
+		row := func(b []byte, l location) []byte { return appendSealedRow(b, &l) }
+		if !yieldBlocks(x.of(q), key, row, yield) {
+			return false
+		}
+	}
+	return true
 }
 
 // sorted lists the queues in the order of their block keys.
@@ -185,19 +235,28 @@ func seekBlock(tx *bbolt.Tx, q QueueKey, offset int64) (sealedBlock, error) {
 	if b == nil {
 		return nil, fmt.Errorf("%w: the seal is missing", ErrDamaged)
 	}
-	c, prefix, wanted := b.Cursor(), queuePrefix(q), blockKey(q, offset)
-	key, value := c.Seek(wanted)
-	if key == nil {
-		key, value = c.Last()
-	} else if !bytes.Equal(key, wanted) {
-		if before, v := c.Prev(); bytes.HasPrefix(before, prefix) {
-			key, value = before, v
-		}
+	c, prefix := b.Cursor(), queuePrefix(q)
+	key, value := seekBefore(c, blockKey(q, offset))
+	if !bytes.HasPrefix(key, prefix) {
+		key, value = c.Seek(prefix)
 	}
 	if !bytes.HasPrefix(key, prefix) {
 		return nil, nil
 	}
 	return checkBlock(key, value)
+}
+
+// seekBefore moves to the last key at or before the wanted one; nil when there
+// is none.
+func seekBefore(c *bbolt.Cursor, wanted []byte) (key, value []byte) {
+	key, value = c.Seek(wanted)
+	switch {
+	case key == nil:
+		return c.Last()
+	case bytes.Equal(key, wanted):
+		return key, value
+	}
+	return c.Prev()
 }
 
 // atTime returns the first offset of the queue in this segment that was stored

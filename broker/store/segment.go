@@ -40,6 +40,7 @@ type segment struct {
 	info  segmentInfo
 	db    *bbolt.DB   // nil: sealed and not opened yet
 	index *queueIndex // nil: sealed
+	keys  *keyIndex   // nil: sealed
 	ended bool        // closed for good
 }
 
@@ -54,7 +55,7 @@ var segmentKey = []byte("segment")
 
 // activate turns a prepared file into the segment for records from info.First.
 func activate(dir, prepared, storeID string, info segmentInfo) (*segment, error) {
-	s := &segment{path: filepath.Join(dir, info.name()), storeID: storeID, info: info, index: newQueueIndex()}
+	s := &segment{path: filepath.Join(dir, info.name()), storeID: storeID, info: info, index: newQueueIndex(), keys: &keyIndex{}}
 	if err := rename(prepared, s.path); err != nil {
 		return nil, err
 	}
@@ -123,6 +124,27 @@ func (s *segment) isEmpty() (empty bool, err error) {
 		return nil
 	})
 	return empty, err
+}
+
+// enter takes a committed chunk into the queue index and the key index. The tail
+// chunk is nil when the data is not kept in memory. An error says that a batch
+// is in the key index in part only.
+func (s *segment) enter(c *chunk, tail *tailChunk) error {
+	var first error
+	for i := range c.rows() {
+		r := c.row(i)
+		if r.Type != BatchRecord {
+			continue
+		}
+		s.index.add(r.Queue, location{
+			base: r.BaseOffset, count: r.Count, tagHash: r.TagHash, millis: r.StoreMillis,
+			chunk: c.first, pos: r.pos, len: r.len, tail: tail,
+		})
+		if err := s.keys.add(r.Queue.Topic, r.Index, c.data[r.pos:r.pos+r.len]); err != nil && first == nil {
+			first = fmt.Errorf("record %d: %w", r.Index, err)
+		}
+	}
+	return first
 }
 
 // usedBytes is how much of the file holds something.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -91,7 +92,7 @@ func (t *tail) release(bytes int64) {
 func (t *tail) stop(why error) []*pending {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.refuse == nil {
+	if t.refuse != ErrClosed {
 		t.refuse = why
 	}
 	waiting := t.waiting
@@ -104,6 +105,25 @@ func (t *tail) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.refuse = ErrClosed
+}
+
+// refuseNew refuses appends from now on, unless they are refused for another
+// reason; what is waiting is still taken.
+func (t *tail) refuseNew(why error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.refuse == nil {
+		t.refuse = why
+	}
+}
+
+// acceptNew ends refuseNew.
+func (t *tail) acceptNew(why error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if errors.Is(t.refuse, why) {
+		t.refuse = nil
+	}
 }
 
 // resume takes appends again, from the state that is on disk.

@@ -10,6 +10,7 @@ type Code uint16
 const (
 	SendMessage   Code = 10
 	PullMessage   Code = 11
+	QueryMessages Code = 12
 	QueryOffsets  Code = 14
 	CommitOffsets Code = 15
 	PutTopic      Code = 17
@@ -46,7 +47,8 @@ const (
 )
 
 var codeNames = map[Code]string{
-	SendMessage: "SEND_MESSAGE", PullMessage: "PULL_MESSAGE", QueryOffsets: "QUERY_OFFSETS",
+	SendMessage: "SEND_MESSAGE", PullMessage: "PULL_MESSAGE", QueryMessages: "QUERY_MESSAGES",
+	QueryOffsets:  "QUERY_OFFSETS",
 	CommitOffsets: "COMMIT_OFFSETS", PutTopic: "PUT_TOPIC", ListTopics: "LIST_TOPICS",
 	BrokerStatus: "BROKER_STATUS", Heartbeat: "HEARTBEAT", LeaveGroup: "LEAVE_GROUP",
 	ListMembers: "LIST_MEMBERS", SyncLeases: "SYNC_LEASES", PutGroup: "PUT_GROUP",

@@ -1,0 +1,101 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"syscall"
+)
+
+// ErrDiskFull is returned by Append while the disk is above Watermarks.Refuse.
+var ErrDiskFull = errors.New("disk is almost full")
+
+// Watermarks are shares of the disk in use, in percent, from which on something
+// is done about it. They count only while less than PlentyBytes are free: a
+// large disk is not full because a tenth of it is left. Sources: RocketMQ's
+// diskMaxUsedSpaceRatio 75, diskSpaceCleanForciblyRatio 85 and
+// diskSpaceWarningLevelRatio 90.
+type Watermarks struct {
+	Warn   int // logged
+	Clean  int // the oldest segments are dropped whatever their age
+	Refuse int // appends are refused, until the share is 2 below
+	// PlentyBytes; 0: 16 GiB.
+	PlentyBytes int64
+}
+
+func (w Watermarks) withDefaults() (Watermarks, error) {
+	w.Warn, w.Clean, w.Refuse = cmp.Or(w.Warn, 75), cmp.Or(w.Clean, 85), cmp.Or(w.Refuse, 90)
+	w.PlentyBytes = cmp.Or(w.PlentyBytes, 16<<30)
+	if w.Warn < 0 || w.Warn > w.Clean || w.Clean > w.Refuse || w.Refuse > 100 {
+		return w, fmt.Errorf("disk watermarks %d%%, %d%%, %d%%: they must rise and lie within 0 to 100", w.Warn, w.Clean, w.Refuse)
+	}
+	return w, nil
+}
+
+// hysteresis is how far the share must fall before appends are taken again.
+const hysteresis = 2
+
+// DiskLevel says how full a disk is, by the watermarks.
+type DiskLevel int
+
+// The levels, each with the ones below it.
+const (
+	DiskOK DiskLevel = iota
+	DiskWarn
+	DiskClean
+	DiskRefuse
+)
+
+// level judges a disk. refusing says that appends are refused now.
+func (w Watermarks) level(used int, free int64, refusing bool) DiskLevel {
+	refuse := w.Refuse
+	if refusing {
+		refuse -= hysteresis
+	}
+	switch {
+	case free >= w.PlentyBytes:
+		return DiskOK
+	case used >= refuse:
+		return DiskRefuse
+	case used >= w.Clean:
+		return DiskClean
+	case used >= w.Warn:
+		return DiskWarn
+	}
+	return DiskOK
+}
+
+// diskUse returns the share of the disk in use, in percent, and the bytes that
+// are free for this process.
+func diskUse(dir string) (used int, free int64, err error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return 0, 0, fmt.Errorf("look at the disk of %s: %w", dir, err)
+	}
+	free = int64(s.Bavail) * s.Bsize
+	total := int64(s.Blocks-s.Bfree)*s.Bsize + free // what root may use beyond is not counted, as df does
+	if total == 0 {
+		return 0, free, nil
+	}
+	return int((total - free) * 100 / total), free, nil
+}
+
+// CheckDisk looks at the disk, refuses appends or takes them again, and returns
+// the level. It is called by one goroutine at a time, from time to time.
+func (l *Log) CheckDisk() (DiskLevel, error) {
+	used, free, err := l.opts.DiskUse(l.dir)
+	if err != nil {
+		return DiskOK, err
+	}
+	refusing := errors.Is(l.tail.refusing(), ErrDiskFull)
+	level := l.opts.Watermarks.level(used, free, refusing)
+	if level == DiskRefuse {
+		l.tail.refuseNew(fmt.Errorf("%w: the disk of %s is %d%% full, the limit is %d%%", ErrDiskFull, l.dir, used, l.opts.Watermarks.Refuse))
+	} else if refusing {
+		l.tail.acceptNew(ErrDiskFull)
+	}
+	if (level == DiskRefuse) != refusing {
+		l.logger.Warn("disk", "dir", l.dir, "used_percent", used, "free_bytes", free, "refusing", level == DiskRefuse)
+	}
+	return level, nil
+}

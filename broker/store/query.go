@@ -1,0 +1,168 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/rmqio/rmq/message"
+)
+
+// Record returns a record by its log index. ErrOutOfRange when the log has no
+// such record, ErrDamaged when it cannot be read.
+func (l *Log) Record(index uint64) (Committed, error) {
+	segments := l.catalog.segments()
+	i, _ := slices.BinarySearchFunc(segments, index+1, func(s *segment, i uint64) int {
+		if s.info.First < i {
+			return -1
+		}
+		return 1
+	})
+	if i == 0 || index > l.catalog.lastIndex() {
+		return Committed{}, fmt.Errorf("%w: the log has no record %d", ErrOutOfRange, index)
+	}
+	return segments[i-1].record(index)
+}
+
+// record reads one record and checks the chunk that it is in.
+func (s *segment) record(index uint64) (r Committed, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		key, _ := seekBefore(tx.Bucket(logBucket).Cursor(), indexBytes(index))
+		if len(key) != 8 {
+			return fmt.Errorf("%w: %s has no chunk with record %d", ErrDamaged, s.path, index)
+		}
+		b := tx.Bucket(logBucket).Bucket(key)
+		if b == nil {
+			return fmt.Errorf("%w: %s: %x is not a chunk", ErrDamaged, s.path, key)
+		}
+		first, rows := binary.BigEndian.Uint64(key), b.Get(indexKey)
+		ch, err := decodeChunk(first, b.Get(dataKey), rows, previousChecksum(rows))
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.path, err)
+		}
+		if index >= ch.next() {
+			return fmt.Errorf("%w: %s: record %d is missing after chunk %d", ErrDamaged, s.path, index, first)
+		}
+		r = ch.record(int(index - first))
+		r.Data = slices.Clone(r.Data)
+		return nil
+	})
+	return r, err
+}
+
+// ByKey returns log indexes of batches of a topic that may have a message with
+// the key, newest first, below before (0: from the end), at most limit of them
+// or, for a limit of 0, all. A hash stands for the key in the index: the caller
+// looks whether the key is there. A damaged segment is passed over and its
+// error returned beside what the others have.
+func (l *Log) ByKey(topic uint64, key string, before uint64, limit int) ([]uint64, error) {
+	hash := keyHash(topic, key)
+	return l.collect(before, limit, func(s *segment) ([]uint64, error) { return s.byKey(hash) })
+}
+
+// ByID is ByKey for a message id.
+func (l *Log) ByID(id message.ID) ([]uint64, error) {
+	return l.collect(0, 0, func(s *segment) ([]uint64, error) { return s.byID(id) })
+}
+
+func (l *Log) collect(before uint64, limit int, ask func(*segment) ([]uint64, error)) (found []uint64, damage error) {
+	segments := l.catalog.segments()
+	for i := len(segments) - 1; i >= 0 && (limit == 0 || len(found) < limit); i-- {
+		if before != 0 && segments[i].info.First >= before {
+			continue
+		}
+		some, err := ask(segments[i])
+		if err != nil && damage == nil {
+			damage = err
+		}
+		slices.Sort(some)
+		some = slices.Compact(some)
+		for _, index := range slices.Backward(some) {
+			if before == 0 || index < before {
+				found = append(found, index)
+			}
+		}
+	}
+	if limit > 0 && len(found) > limit {
+		found = found[:limit]
+	}
+	return found, damage
+}
+
+func (s *segment) byKey(hash uint64) (found []uint64, err error) {
+	if x := s.unsealedKeys(); x != nil {
+		return x.byKey(hash), nil
+	}
+	from := keyRow{hash: hash}.key()
+	err = s.sealedRows(hash, from, keyRowBytes, func(b []byte) (more bool) {
+		r := readKeyRow(b)
+		if r.hash == hash {
+			found = append(found, r.index)
+		}
+		return r.hash <= hash
+	})
+	return found, err
+}
+
+func (s *segment) byID(id message.ID) (found []uint64, err error) {
+	if x := s.unsealedKeys(); x != nil {
+		return x.byID(id), nil
+	}
+	instance, counter := id.Instance(), id.Counter()
+	err = s.sealedRows(instance, idRow{instance: instance}.key(), idRowBytes, func(b []byte) (more bool) {
+		r := readIDRow(b)
+		if r.instance == instance && r.low <= counter && counter <= r.high {
+			found = append(found, r.index)
+		}
+		return r.instance < instance || r.instance == instance && r.low <= counter
+	})
+	return found, err
+}
+
+func (s *segment) unsealedKeys() *keyIndex {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.keys
+}
+
+// sealedRows hands rows of a sealed index to visit, from the block that may hold
+// the key from on, while visit wants more, unless the Bloom filter says that
+// there is nothing.
+func (s *segment) sealedRows(hash uint64, from []byte, rowBytes int, visit func(row []byte) (more bool)) error {
+	err := s.view(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(sealBucket)
+		if b == nil {
+			return fmt.Errorf("%w: the seal is missing", ErrDamaged)
+		}
+		filter, err := checkCRC(b.Get(bloomKey))
+		if err != nil {
+			return fmt.Errorf("bloom filter: %w", err)
+		}
+		if len(filter) == 0 || !bloom(filter).has(hash) {
+			return nil
+		}
+		c := b.Cursor()
+		key, value := seekBefore(c, from)
+		if len(key) == 0 || key[0] != from[0] {
+			key, value = c.Seek(from) // the index begins behind it
+		}
+		for ; len(key) > 0 && key[0] == from[0]; key, value = c.Next() {
+			rows, err := checkRows(key, value, rowBytes)
+			if err != nil {
+				return err
+			}
+			for ; len(rows) > 0; rows = rows[rowBytes:] {
+				if !visit(rows[:rowBytes]) {
+					return nil
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		err = fmt.Errorf("%s: %w", s.path, err)
+	}
+	return err
+}

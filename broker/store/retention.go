@@ -1,0 +1,168 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Retention says which sealed segments may be dropped. Segments go as a whole and
+// oldest first; nothing is deleted inside one.
+type Retention struct {
+	// MaxAge is how long messages of a topic are kept, by its number; 0: for ever.
+	// A segment goes when it is older than that for every topic in it.
+	MaxAge func(topic uint64) time.Duration
+	// MaxBytes, when not 0, drops the oldest segments while all files together
+	// are larger.
+	MaxBytes int64
+	// KeepFrom is the log index from which on everything must stay: what the
+	// views have not written yet, and records that are still pending.
+	KeepFrom uint64
+	// NeededFrom is the offset of a queue from which on its messages must stay
+	// whatever their age, because groups have not consumed them; nil, or the
+	// highest int64: nothing is needed.
+	NeededFrom func(QueueKey) int64
+	// Force drops the oldest segment whatever MaxAge and NeededFrom say: the disk
+	// is almost full. KeepFrom holds.
+	Force bool
+}
+
+// Retain drops what may be dropped now and returns how many segments that were.
+// A crash leaves either the manifest with a segment or a file that is not in the
+// manifest, which the next start removes. It is called by one goroutine at a time.
+func (l *Log) Retain(r Retention) (dropped int, err error) {
+	for {
+		segments := l.catalog.segments()
+		if len(segments) < 2 {
+			return dropped, nil
+		}
+		oldest := segments[0]
+		ends, mayGo, err := l.mayDrop(oldest, r)
+		if err != nil || !mayGo {
+			return dropped, err
+		}
+		if err := l.drop(oldest, ends); err != nil {
+			return dropped, fmt.Errorf("drop %s: %w", oldest.path, err)
+		}
+		dropped++
+		r.Force = false // one at a time: the disk is looked at again
+	}
+}
+
+// mayDrop decides over the oldest segment. It returns where its queues end.
+func (l *Log) mayDrop(s *segment, r Retention) (map[QueueKey]int64, bool, error) {
+	info, sealed := s.sealedInfo()
+	if !sealed || info.Last >= r.KeepFrom {
+		return nil, false, nil
+	}
+	ends, err := s.lastOffsets()
+	if errors.Is(err, ErrDamaged) && r.Force {
+		return nil, true, nil // nothing can be read from it, nor who needs it
+	}
+	if err != nil || r.Force {
+		return ends, err == nil, err
+	}
+	if r.NeededFrom != nil {
+		for q, end := range ends {
+			if r.NeededFrom(q) < end {
+				return nil, false, nil
+			}
+		}
+	}
+	if r.MaxBytes > 0 && l.Status().DiskBytes > r.MaxBytes {
+		return ends, true, nil
+	}
+	age := time.Duration(l.opts.Now().UnixMilli()-info.LastMillis) * time.Millisecond
+	topics := map[uint64]bool{}
+	for q := range ends {
+		topics[q.Topic] = true
+	}
+	for topic := range topics {
+		if limit := r.MaxAge(topic); limit == 0 || age < limit {
+			return nil, false, nil
+		}
+	}
+	// A segment without messages is as old as any topic lets it be.
+	return ends, len(topics) > 0 || age > r.MaxAge(0) && r.MaxAge(0) > 0, nil
+}
+
+// drop takes a segment out of the manifest, out of what readers see, and off the
+// disk, in this order.
+func (l *Log) drop(s *segment, ends map[QueueKey]int64) error {
+	err := l.manifest.update(func(m *manifest) {
+		m.Segments = slices.DeleteFunc(m.Segments, func(i segmentInfo) bool { return i.First == s.info.First })
+	})
+	if err != nil {
+		return err
+	}
+	l.catalog.dropOldest(ends)
+	if err := s.close(); err != nil {
+		l.logger.Warn("close dropped segment", "path", s.path, "err", err)
+	}
+	if err := os.Remove(s.path); err != nil {
+		return err
+	}
+	l.logger.Info("segment dropped", "path", s.path)
+	return syncDir(filepath.Dir(s.path))
+}
+
+func (s *segment) sealedInfo() (segmentInfo, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.info, s.info.Sealed
+}
+
+// lastOffsets returns, for each queue that has messages in a sealed segment, the
+// offset after its last one there.
+func (s *segment) lastOffsets() (map[QueueKey]int64, error) {
+	ends := map[QueueKey]int64{}
+	err := s.view(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(sealBucket)
+		if b == nil {
+			return fmt.Errorf("%w: %s: the seal is missing", ErrDamaged, s.path)
+		}
+		c := b.Cursor()
+		for key, value := c.Seek([]byte{'q'}); len(key) == blockKeyBytes && key[0] == 'q'; key, value = c.Next() {
+			block, err := checkBlock(key, value)
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.path, err)
+			}
+			last := block.at(block.len() - 1)
+			ends[queueOfBlock(key)] = last.next()
+		}
+		return nil
+	})
+	return ends, err
+}
+
+// firstOffset returns the queue's first offset in this segment.
+func (s *segment) firstOffset(q QueueKey) (offset int64, ok bool, err error) {
+	if x := s.unsealed(); x != nil {
+		if all := x.of(q); len(all) > 0 {
+			return all[0].base, true, nil
+		}
+		return 0, false, nil
+	}
+	err = s.view(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(sealBucket)
+		if b == nil {
+			return fmt.Errorf("%w: %s: the seal is missing", ErrDamaged, s.path)
+		}
+		key, value := b.Cursor().Seek(queuePrefix(q))
+		if !bytes.HasPrefix(key, queuePrefix(q)) {
+			return nil
+		}
+		block, err := checkBlock(key, value)
+		if err == nil {
+			offset, ok = block.at(0).base, true
+		}
+		return err
+	})
+	return offset, ok, err
+}

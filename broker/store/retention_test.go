@@ -1,0 +1,183 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// aged is a log with sealed segments whose messages were stored at one second
+// intervals from 1,000,000 s on, and a clock that tests move.
+func aged(t *testing.T, dir string, n int) (l *Log, now *time.Time, o Options) {
+	t.Helper()
+	clock := time.Unix(1_000_000, 0)
+	o = small()
+	o.Now = func() time.Time { return clock }
+	l = mustOpen(t, dir, o)
+	for i := range n {
+		mustAppend(t, l, messages(uint32(i%2), i/2, 1, 3000))
+		clock = clock.Add(time.Second)
+	}
+	eventually(t, func() bool {
+		segments := l.catalog.segments()
+		_, sealed := segments[len(segments)-2].sealedInfo()
+		return sealed
+	})
+	return l, &clock, o
+}
+
+func never(uint64) time.Duration { return 0 }
+
+func always(d time.Duration) func(uint64) time.Duration {
+	return func(uint64) time.Duration { return d }
+}
+
+const keepNothing = 1 << 60
+
+func TestRetain_DropsOldSegmentsAndKeepsTheRest(t *testing.T) {
+	dir := t.TempDir()
+	const n = 300
+	l, clock, o := aged(t, dir, n)
+	before := l.Status()
+	if dropped, err := l.Retain(Retention{MaxAge: always(time.Hour), KeepFrom: keepNothing}); dropped != 0 || err != nil {
+		t.Fatalf("dropped %d young segments: %v", dropped, err)
+	}
+	*clock = clock.Add(time.Hour - 100*time.Second) // the first 200 messages are too old
+	dropped, err := l.Retain(Retention{MaxAge: always(time.Hour), KeepFrom: keepNothing})
+	if err != nil || dropped == 0 || dropped >= before.Segments-1 {
+		t.Fatalf("dropped %d of %d segments: %v", dropped, before.Segments, err)
+	}
+	var firsts [2]int64
+	check := func() {
+		t.Helper()
+		for q := range uint32(2) {
+			first, end := l.Bounds(QueueKey{testTopic, q})
+			if end != n/2 || first == 0 || first > 100 {
+				t.Fatalf("queue %d has %d to %d", q, first, end)
+			}
+			if firsts[q] != 0 && firsts[q] != first {
+				t.Fatalf("queue %d began at %d and begins at %d", q, firsts[q], first)
+			}
+			firsts[q] = first
+			wantQueue(t, l, q, first, end)
+			b, err := l.Read(QueueKey{testTopic, q}, first-1, 1<<20, 0)
+			if !errors.Is(err, ErrOutOfRange) || b.Min != first || b.End != end {
+				t.Fatalf("below the first: %+v, %v", b, err)
+			}
+		}
+	}
+	check()
+	mustClose(t, l)
+	l = mustOpen(t, dir, o)
+	check()
+	files, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+	if err != nil || len(files) != l.Status().Segments {
+		t.Errorf("%d files for %d segments: %v", len(files), l.Status().Segments, err)
+	}
+	if c := mustAppend(t, l, messages(0, n/2, 1, 10)); c.BaseOffset != n/2 || c.Index != n+1 {
+		t.Errorf("after retention got offset %d index %d", c.BaseOffset, c.Index)
+	}
+}
+
+// TestRetain_Holds has a reason against dropping in each case, and everything is
+// old.
+func TestRetain_Holds(t *testing.T) {
+	l, clock, _ := aged(t, t.TempDir(), 200)
+	*clock = clock.Add(1000 * time.Hour)
+	old := always(time.Hour)
+	for name, r := range map[string]Retention{
+		"for ever":             {MaxAge: never, KeepFrom: keepNothing},
+		"the views need it":    {MaxAge: old, KeepFrom: 1},
+		"a group needs it":     {MaxAge: old, KeepFrom: keepNothing, NeededFrom: func(QueueKey) int64 { return 0 }},
+		"forced, views need":   {MaxAge: old, KeepFrom: 1, Force: true},
+		"too large, group":     {MaxAge: never, MaxBytes: 1, KeepFrom: keepNothing, NeededFrom: func(QueueKey) int64 { return 0 }},
+		"not larger than that": {MaxAge: never, MaxBytes: 1 << 40, KeepFrom: keepNothing},
+	} {
+		if dropped, err := l.Retain(r); dropped != 0 || err != nil {
+			t.Errorf("%s: dropped %d: %v", name, dropped, err)
+		}
+	}
+	if dropped, err := l.Retain(Retention{MaxAge: never, KeepFrom: keepNothing, Force: true}); dropped != 1 || err != nil {
+		t.Errorf("forced: dropped %d, want 1: %v", dropped, err)
+	}
+	limit := l.Status().DiskBytes - 1
+	if dropped, err := l.Retain(Retention{MaxAge: never, MaxBytes: limit, KeepFrom: keepNothing}); dropped != 1 || err != nil {
+		t.Errorf("too large: dropped %d, want 1: %v", dropped, err)
+	}
+	if _, err := l.Retain(Retention{MaxAge: old, KeepFrom: keepNothing}); err != nil || l.Status().Segments != 1 {
+		t.Errorf("%d segments are left, want the active one: %v", l.Status().Segments, err)
+	}
+	for q := range uint32(2) {
+		first, end := l.Bounds(QueueKey{testTopic, q})
+		wantQueue(t, l, q, first, end)
+	}
+}
+
+func TestRetain_ClockThatStepsBack(t *testing.T) {
+	l, clock, _ := aged(t, t.TempDir(), 100)
+	*clock = time.Unix(0, 0)
+	if dropped, err := l.Retain(Retention{MaxAge: always(time.Hour), KeepFrom: keepNothing}); dropped != 0 || err != nil {
+		t.Errorf("dropped %d: %v", dropped, err)
+	}
+	mustAppend(t, l, messages(0, 50, 1, 10))
+	wantQueue(t, l, 0, 0, 51)
+}
+
+func TestRetain_CrashBetweenManifestAndUnlink(t *testing.T) {
+	dir := t.TempDir()
+	l, clock, o := aged(t, dir, 200)
+	oldest := l.catalog.segments()[0]
+	saved, err := os.ReadFile(oldest.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	*clock = clock.Add(time.Hour)
+	if dropped, err := l.Retain(Retention{MaxAge: never, Force: true, KeepFrom: keepNothing}); dropped != 1 || err != nil {
+		t.Fatalf("dropped %d: %v", dropped, err)
+	}
+	mustClose(t, l)
+	if err := os.WriteFile(oldest.path, saved, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l = mustOpen(t, dir, o)
+	if _, err := os.Stat(oldest.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the dropped segment is still there: %v", err)
+	}
+	first, end := l.Bounds(QueueKey{testTopic, 0})
+	wantQueue(t, l, 0, first, end)
+}
+
+func TestCheckDisk_RefusesAndResumesWithHysteresis(t *testing.T) {
+	used, free := 50, int64(1<<30)
+	o := small()
+	o.DiskUse = func(string) (int, int64, error) { return used, free, nil }
+	l := mustOpen(t, t.TempDir(), o)
+	for i, c := range []struct {
+		used    int
+		free    int64
+		level   DiskLevel
+		refuses bool
+	}{
+		{50, 1 << 30, DiskOK, false}, {75, 1 << 30, DiskWarn, false}, {85, 1 << 30, DiskClean, false},
+		{90, 1 << 30, DiskRefuse, true}, {89, 1 << 30, DiskRefuse, true}, {88, 1 << 30, DiskRefuse, true},
+		{87, 1 << 30, DiskClean, false}, {89, 1 << 30, DiskClean, false},
+		{99, 1 << 40, DiskOK, false}, // a tenth of a large disk is plenty
+	} {
+		used, free = c.used, c.free
+		level, err := l.CheckDisk()
+		_, appendErr := appendWait(t, l, Record{Type: GroupRecord})
+		if err != nil || level != c.level || errors.Is(appendErr, ErrDiskFull) != c.refuses || (appendErr != nil) != c.refuses {
+			t.Errorf("step %d, %d%% used: level %d, append %v, %v", i, c.used, level, appendErr, err)
+		}
+	}
+}
+
+func TestOptions_WatermarksMustRise(t *testing.T) {
+	for _, w := range []Watermarks{{Warn: 95}, {Clean: 95}, {Refuse: 101}, {Warn: -1}} {
+		if _, err := Open(t.TempDir(), Options{Watermarks: w}); err == nil {
+			t.Errorf("%+v: no error", w)
+		}
+	}
+}
