@@ -5,7 +5,8 @@
 // broker.go wires the parts together; each family of requests has a file of its
 // own with a small handler type that holds only what it needs. Goroutines: one
 // that ends sessions (clients.go), one for each name server (registration.go),
-// and those of the log and of transport. Close joins them.
+// one that scrubs sealed segments, and those of the log and of transport. Close
+// joins them.
 package broker
 
 import (
@@ -58,6 +59,9 @@ type Fabric interface {
 	Addr() string // host:port
 	InProcessConn() (net.Conn, error)
 }
+
+// LogDir is the folder of the log within a data directory.
+const LogDir = "log"
 
 // Limits of what is under way at once, by class; one request more is answered
 // with Busy. A waiting pull counts.
@@ -141,7 +145,7 @@ func Open(ctx context.Context, cfg Config, fabric Fabric) (*Broker, error) {
 }
 
 func (b *Broker) open(ctx context.Context, fabric Fabric) (err error) {
-	b.state, err = openState(filepath.Join(b.cfg.DataDir, "log"), filepath.Join(b.cfg.DataDir, "views.db"), b.cfg)
+	b.state, err = openState(filepath.Join(b.cfg.DataDir, LogDir), filepath.Join(b.cfg.DataDir, "views.db"), b.cfg)
 	if err != nil {
 		return err
 	}
@@ -158,6 +162,7 @@ func (b *Broker) open(ctx context.Context, fabric Fabric) (err error) {
 	b.cancel = cancel
 	b.goroutines.Go(func() { b.clients.run(running) })
 	b.goroutines.Go(func() { b.registration.run(running) })
+	b.goroutines.Go(func() { b.state.log.Scrub(running) })
 	return b.registration.waitFirst(ctx)
 }
 

@@ -18,6 +18,37 @@ type catalog struct {
 	last   uint64 // log index of the last record that was applied
 	// millis is the store time of that record.
 	millis int64
+	// damage is what the scrubber found, by segment.
+	damage map[*segment]error
+}
+
+// setDamage notes what was found in a segment, nil for nothing, and reports
+// whether that is news.
+func (c *catalog) setDamage(s *segment, err error) (news bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.damage[s]
+	if err == nil {
+		delete(c.damage, s)
+	} else {
+		if c.damage == nil {
+			c.damage = map[*segment]error{}
+		}
+		c.damage[s] = err
+	}
+	return (before == nil) != (err == nil)
+}
+
+// damaged lists what was found, in log order.
+func (c *catalog) damaged() (errs []error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, s := range c.list {
+		if err := c.damage[s]; err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
 }
 
 func (c *catalog) segments() []*segment {
@@ -49,6 +80,7 @@ func (c *catalog) lastIndex() uint64 {
 func (c *catalog) dropOldest(ends map[QueueKey]int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delete(c.damage, c.list[0])
 	c.list = slices.Clone(c.list[1:])
 	if ends == nil {
 		c.firsts = nil // not known: looked up when asked for

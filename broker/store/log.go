@@ -85,12 +85,14 @@ type Status struct {
 	Segments   int
 	DiskBytes  int64 // of the segments' files
 	Refusing   error // why appends are refused; nil: they are not
+	// Damaged is what the scrubber found in sealed segments.
+	Damaged []error
 }
 
 // Status looks at the log now.
 func (l *Log) Status() Status {
 	segments := l.catalog.segments()
-	s := Status{StoreID: l.manifest.storeID(), Flush: l.opts.Flush, LastIndex: l.catalog.lastIndex(), Segments: len(segments), Refusing: l.tail.refusing()}
+	s := Status{StoreID: l.manifest.storeID(), Flush: l.opts.Flush, LastIndex: l.catalog.lastIndex(), Segments: len(segments), Refusing: l.tail.refusing(), Damaged: l.catalog.damaged()}
 	if len(segments) > 0 {
 		s.FirstIndex = segments[0].info.First
 	}

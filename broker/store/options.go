@@ -41,6 +41,8 @@ type Options struct {
 	Apply func(Committed) error
 	// Watermarks of the disk, which CheckDisk goes by.
 	Watermarks Watermarks
+	// ScrubPause is how long Scrub rests after it has read everything; default 1 h.
+	ScrubPause time.Duration
 	// DiskUse returns the share of the disk of a directory in use, in percent, and
 	// the bytes free; default: what the system says.
 	DiskUse func(dir string) (used int, free int64, err error)
@@ -69,6 +71,9 @@ func (o Options) withDefaults() (Options, error) {
 	o.TailBytes = orDefault(o.TailBytes, defaultTailBytes)
 	if o.Apply == nil {
 		o.Apply = func(Committed) error { return nil }
+	}
+	if o.ScrubPause == 0 {
+		o.ScrubPause = time.Hour
 	}
 	if o.DiskUse == nil {
 		o.DiskUse = diskUse

@@ -105,8 +105,8 @@ Start a server, send a message, read it:
 	a.globalFlags(root)
 	root.AddCommand(
 		a.serverCommand(), a.pubCommand(), a.subCommand(),
-		a.topicCommand(), a.groupCommand(), a.clusterCommand(), a.namesrvCommand(),
-		a.errorsCommand(), a.versionCommand(), a.completionCommand(),
+		a.topicCommand(), a.groupCommand(), a.messageCommand(), a.storeCommand(), a.clusterCommand(), a.namesrvCommand(),
+		a.benchCommand(), a.errorsCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	root.SetHelpCommand(helpCommand(root))
 	return root

@@ -1,0 +1,227 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/rmqio/rmq/message/batch"
+)
+
+// SegmentReport is what a look at a whole segment found.
+type SegmentReport struct {
+	Path    string
+	First   uint64 // log index of the first record
+	Last    uint64 // of the last one that is intact, in order from the first
+	Sealed  bool
+	Records int64
+	// Messages and Bytes are of the batches that were checked.
+	Messages int64
+	Bytes    int64
+	// Err is what is damaged; nil when everything passed.
+	Err error
+}
+
+// Verify checks every byte of a log that no process has open: the manifest, each
+// segment's pages, chunks, their chain, every batch, and the seals. It changes
+// nothing. report is called for each segment, in log order; an error of Verify
+// itself means that the manifest cannot be read. The caller holds LockDir.
+func Verify(ctx context.Context, dir string, report func(SegmentReport)) error {
+	m, err := readManifest(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %s has no %s", ErrDamaged, dir, manifestName)
+	}
+	if err != nil {
+		return err
+	}
+	next, chain := m.Segments[0].First, m.Segments[0].Chain
+	for _, info := range m.Segments {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s := &segment{path: filepath.Join(dir, info.name()), storeID: m.StoreID, info: info}
+		r := SegmentReport{Path: s.path, First: info.First, Sealed: info.Sealed}
+		if info.First != next || info.Chain != chain {
+			r.Err = fmt.Errorf("%w: the manifest says that it begins at %d after checksum %#08x, the segment before ends at %d with %#08x",
+				ErrDamaged, info.First, info.Chain, next-1, chain)
+		}
+		r.Err = errors.Join(r.Err, s.verify(ctx, &r, unpaced))
+		report(r)
+		next, chain = info.Last+1, info.LastChain
+		if err := s.close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func unpaced(context.Context, int) error { return nil }
+
+// verify checks a whole segment. pace is called with the bytes of each chunk, and
+// may wait.
+func (s *segment) verify(ctx context.Context, r *SegmentReport, pace func(context.Context, int) error) error {
+	if err := s.openToVerify(); err != nil {
+		return err
+	}
+	// One transaction for each chunk: a slow look must not keep pages or a lock.
+	next, chain := s.info.First, s.info.Chain
+	for {
+		c, err := s.chunkAt(next, chain)
+		if err != nil {
+			return err
+		}
+		if c == nil {
+			break
+		}
+		if err := verifyRecords(c, r); err != nil {
+			return fmt.Errorf("%s: %w", s.path, err)
+		}
+		next, chain = c.next(), c.crc
+		r.Last = next - 1
+		if err := pace(ctx, len(c.data)+len(c.index)); err != nil {
+			return err
+		}
+	}
+	return s.view(func(tx *bbolt.Tx) error { return s.verifyEnd(tx, next, chain) })
+}
+
+// openToVerify opens a file for reading, sealed or not.
+func (s *segment) openToVerify() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db != nil {
+		return nil
+	}
+	if err := checkFile(s.path); err != nil {
+		return err
+	}
+	db, err := openFile(s.path, s.info.Capacity, true)
+	if err != nil {
+		return err
+	}
+	if err := guard(s.path, func() error { return db.View(s.checkMeta) }); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	s.db = db
+	return nil
+}
+
+// chunkAt copies the chunk that begins at a log index and checks it; nil when
+// there is none and none behind it.
+func (s *segment) chunkAt(first uint64, prev uint32) (c *chunk, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		log := tx.Bucket(logBucket)
+		b := log.Bucket(indexBytes(first))
+		if b == nil {
+			if key, _ := log.Cursor().Seek(indexBytes(first)); key != nil {
+				return fmt.Errorf("%w: %s: chunk %d is missing, %x follows", ErrDamaged, s.path, first, key)
+			}
+			return nil
+		}
+		checked, err := decodeChunk(first, b.Get(dataKey), b.Get(indexKey), prev)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.path, err)
+		}
+		c = checked.clone()
+		return nil
+	})
+	return c, err
+}
+
+// verifyRecords checks the batches of a chunk against their rows.
+func verifyRecords(c *chunk, r *SegmentReport) error {
+	for i := range c.rows() {
+		row := c.row(i)
+		r.Records++
+		if row.Type != BatchRecord {
+			continue
+		}
+		data := c.data[row.pos : row.pos+row.len]
+		l := location{base: row.BaseOffset, count: row.Count, millis: row.StoreMillis, chunk: c.first, pos: row.pos, len: row.len}
+		if err := verify(data, []location{l}); err != nil {
+			return err
+		}
+		if _, err := batch.Check(data); err != nil {
+			return fmt.Errorf("%w: record %d: %w", ErrDamaged, row.Index, err)
+		}
+		r.Messages += int64(row.Count)
+		r.Bytes += int64(len(data))
+	}
+	return nil
+}
+
+// verifyEnd checks where the segment ends, and its seal.
+func (s *segment) verifyEnd(tx *bbolt.Tx, next uint64, chain uint32) error {
+	if last := tx.Bucket(logBucket).Sequence(); last != next-1 {
+		return fmt.Errorf("%w: %s: records end at %d, the log was committed up to %d", ErrDamaged, s.path, next-1, last)
+	}
+	if !s.info.Sealed {
+		return nil
+	}
+	if s.info.LastChain != chain {
+		return fmt.Errorf("%w: %s ends with checksum %#08x, the manifest says %#08x", ErrDamaged, s.path, chain, s.info.LastChain)
+	}
+	b := tx.Bucket(sealBucket)
+	if b == nil || b.Get(endsKey) == nil || b.Get(bloomKey) == nil {
+		return fmt.Errorf("%w: %s: the seal is missing", ErrDamaged, s.path)
+	}
+	return b.ForEach(func(key, value []byte) error {
+		if _, err := checkCRC(value); err != nil {
+			return fmt.Errorf("%s: seal entry %x: %w", s.path, key, err)
+		}
+		return nil
+	})
+}
+
+// scrubRate is how many bytes a second the scrubber reads, so that it is not
+// noticed: a terabyte in about a day and a half.
+const scrubRate = 8 << 20
+
+// Scrub reads sealed segments, one after another and for ever, at a bounded rate,
+// until ctx ends. What it finds damaged is logged and in Status.Damaged. One
+// goroutine runs it.
+func (l *Log) Scrub(ctx context.Context) {
+	for {
+		for _, s := range l.catalog.segments() {
+			if _, sealed := s.sealedInfo(); sealed {
+				l.scrub(ctx, s)
+			}
+			if pause(ctx, time.Second) != nil {
+				return
+			}
+		}
+		if pause(ctx, l.opts.ScrubPause) != nil {
+			return
+		}
+	}
+}
+
+func (l *Log) scrub(ctx context.Context, s *segment) {
+	var r SegmentReport
+	err := s.verify(ctx, &r, func(ctx context.Context, n int) error {
+		return pause(ctx, time.Duration(n)*time.Second/scrubRate)
+	})
+	if ctx.Err() != nil || errors.Is(err, ErrClosed) { // dropped by retention meanwhile
+		return
+	}
+	if l.catalog.setDamage(s, err) && err != nil {
+		l.logger.Error("damaged segment", "path", s.path, "err", err)
+	}
+}
+
+// pause waits, or returns ctx's error.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

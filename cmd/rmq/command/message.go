@@ -1,0 +1,133 @@
+package command
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rmqio/rmq/admin"
+	"github.com/rmqio/rmq/consumer"
+	"github.com/rmqio/rmq/message"
+)
+
+func (a *app) messageCommand() *cobra.Command {
+	return noun("message", "Messages: get one, or query by key", a.messageGet(), a.messageQuery())
+}
+
+// messagePlace says where one message is, without its id.
+type messagePlace struct {
+	broker, topic string
+	queue         int
+	offset        int64
+	logIndex      uint64
+}
+
+func (a *app) messageGet() *cobra.Command {
+	var p messagePlace
+	c := &cobra.Command{
+		Use: "get [ID]", Short: "Print the message with an id, at an offset, or of a log record",
+		Long: `Print the message with an id, at an offset, or of a log record.
+
+  rmq message get 28d709fc037fa7410000000000000001
+  rmq message get --topic orders --broker broker-a --queue 3 --offset 17
+  rmq message get --broker broker-a --log-index 1200
+
+A message that was stored more than once, because an answer was lost and it was
+sent again, is printed as often.`,
+		Args: takes("[ID]"),
+		RunE: a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error {
+			switch {
+			case len(args) == 1 && p == (messagePlace{queue: -1, offset: -1, topic: p.topic}):
+				id, err := message.ParseID(args[0])
+				if err != nil {
+					return usagef("%v", err)
+				}
+				return a.printMessages(ctx, ad, admin.MessageQuery{ID: id, Topic: p.topic}, admin.Target{}, 0, "no broker has message "+args[0])
+			case len(args) == 0 && p.logIndex != 0 && p.broker != "" && p.offset < 0:
+				return a.printMessages(ctx, ad, admin.MessageQuery{LogIndex: p.logIndex}, admin.Target{Brokers: []string{p.broker}}, 0, "the record holds no messages")
+			case len(args) == 0 && p.logIndex == 0 && p.topic != "" && p.broker != "" && p.queue >= 0 && p.offset >= 0:
+				return a.printMessageAt(ctx, ad, p)
+			}
+			return usagef("message get needs an ID, or --topic --broker --queue --offset, or --broker --log-index")
+		}),
+	}
+	f := c.Flags()
+	f.StringVar(&p.topic, "topic", "", "`TOPIC` of the message")
+	f.StringVar(&p.broker, "broker", "", "`NAME` of the broker that has it")
+	f.IntVar(&p.queue, "queue", -1, "queue `NUMBER`")
+	f.Int64Var(&p.offset, "offset", -1, "`OFFSET` in the queue")
+	f.Uint64Var(&p.logIndex, "log-index", 0, "`INDEX` in the broker's log")
+	return c
+}
+
+func (a *app) messageQuery() *cobra.Command {
+	var key string
+	var limit int
+	c := &cobra.Command{
+		Use: "query TOPIC", Short: "Print the messages of a topic that have a key, newest first",
+		Args: takes("TOPIC"), ValidArgsFunction: a.completeTopics,
+		RunE: a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error {
+			switch {
+			case key == "":
+				return usagef("--key is missing")
+			case limit < 0:
+				return usagef("--limit %d is negative", limit)
+			}
+			if _, err := ad.TopicRoute(ctx, args[0]); err != nil {
+				return err
+			}
+			q := admin.MessageQuery{Topic: args[0], Key: key}
+			return a.printMessages(ctx, ad, q, admin.Target{}, limit, "")
+		}),
+	}
+	c.Flags().StringVar(&key, "key", "", "the `KEY`, as a whole")
+	c.Flags().IntVar(&limit, "limit", 0, "at most so many messages; 0: all")
+	return c
+}
+
+// printMessages prints what a query finds. Nothing found is an error when there
+// is a text for it. What could not be searched makes the exit code partial.
+func (a *app) printMessages(ctx context.Context, ad *admin.Admin, q admin.MessageQuery, t admin.Target, limit int, none string) error {
+	out := newStream(a)
+	line := &deliveryLine{}
+	var failures []error
+	for m, err := range ad.Messages(ctx, q, t) {
+		if err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		if limit > 0 && out.items == limit {
+			break
+		}
+		line.Delivery = &consumer.Delivery{Stored: m, Attempt: 1}
+		if err := out.add(line); err != nil {
+			return err
+		}
+	}
+	if err := out.close(); err != nil {
+		return err
+	}
+	switch {
+	case len(failures) > 0 && out.items > 0:
+		err := errors.Join(failures...)
+		return &Failure{Code: "PARTIAL", Message: "some messages could not be searched: " + err.Error(), exit: exitPartial, cause: err}
+	case len(failures) > 0:
+		return errors.Join(failures...)
+	case out.items == 0 && none != "":
+		return &Failure{Code: "MESSAGE_NOT_FOUND", Message: none, exit: exitNotFound}
+	}
+	return nil
+}
+
+func (a *app) printMessageAt(ctx context.Context, ad *admin.Admin, p messagePlace) error {
+	m, err := ad.MessageAt(ctx, message.Queue{Topic: p.topic, Broker: p.broker, ID: p.queue}, p.offset)
+	if err != nil {
+		return err
+	}
+	out := newStream(a)
+	if err := out.add(&deliveryLine{Delivery: &consumer.Delivery{Stored: m, Attempt: 1}}); err != nil {
+		return err
+	}
+	return out.close()
+}
