@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 
 	"github.com/rmqio/rmq/internal/client"
 	"github.com/rmqio/rmq/message"
@@ -21,9 +22,22 @@ type MessageQuery struct {
 	LogIndex uint64
 }
 
-// Messages yields all messages that match, newest first on each broker, one
-// broker after another, asking for more as they are taken. An error says what
-// could not be searched; what comes after it is found all the same.
+// matches tells apart what a batch holds beside the messages asked for.
+func (q *MessageQuery) matches(m *message.Stored) bool {
+	switch {
+	case !q.ID.IsZero():
+		return m.ID == q.ID && (q.Topic == "" || m.Topic == q.Topic)
+	case q.LogIndex != 0:
+		return true
+	default:
+		return m.Topic == q.Topic && slices.Contains(m.Keys, q.Key)
+	}
+}
+
+// Messages yields all messages that match, newest first, asking for more as they
+// are taken: those of one broker by their place in its log, those of different
+// brokers by the time they were stored. An error says what could not be searched;
+// what comes after it is found all the same.
 func (a *Admin) Messages(ctx context.Context, q MessageQuery, t Target) iter.Seq2[message.Stored, error] {
 	return func(yield func(message.Stored, error) bool) {
 		brokers, err := a.masters(ctx, t)
@@ -31,36 +45,40 @@ func (a *Admin) Messages(ctx context.Context, q MessageQuery, t Target) iter.Seq
 			yield(message.Stored{}, err)
 			return
 		}
-		for _, b := range brokers {
-			if !a.messagesOn(ctx, q, b, yield) {
-				return
-			}
+		all := make([]iter.Seq2[message.Stored, error], len(brokers))
+		for i, b := range brokers {
+			all[i] = a.messagesOn(ctx, q, b)
 		}
+		mergeNewest(all, yield)
 	}
 }
 
-// messagesOn reports whether more is wanted.
-func (a *Admin) messagesOn(ctx context.Context, q MessageQuery, broker string, yield func(message.Stored, error) bool) bool {
-	req := &protocol.QueryMessagesRequest{Topic: q.Topic, Key: q.Key, LogIndex: q.LogIndex, Max: queryPage}
-	if !q.ID.IsZero() {
-		req.ID = q.ID.String()
-	}
-	for {
-		resp, err := client.Call[protocol.QueryMessagesResponse](ctx, a.client, broker, protocol.ClassAdmin, req)
-		if errors.Is(err, protocol.TopicNotFound) {
-			return true // another broker may have it
+// messagesOn yields the messages of one broker, newest first.
+func (a *Admin) messagesOn(ctx context.Context, q MessageQuery, broker string) iter.Seq2[message.Stored, error] {
+	return func(yield func(message.Stored, error) bool) {
+		req := &protocol.QueryMessagesRequest{Topic: q.Topic, Key: q.Key, LogIndex: q.LogIndex, Max: queryPage}
+		if !q.ID.IsZero() {
+			req.ID = q.ID.String()
 		}
-		if err != nil {
+		fail := func(err error) bool {
 			return yield(message.Stored{}, client.Wrap("query messages", q.Topic, broker, err))
 		}
-		if !yieldBatches(resp.Batches, broker, yield) {
-			return false
-		}
-		if resp.Damage != "" && !yield(message.Stored{}, client.Wrap("query messages", q.Topic, broker, protocol.Errorf(protocol.Damaged, "%s", resp.Damage))) {
-			return false
-		}
-		if req.Before = resp.Next; req.Before == 0 {
-			return true
+		for {
+			resp, err := client.Call[protocol.QueryMessagesResponse](ctx, a.client, broker, protocol.ClassAdmin, req)
+			switch {
+			case errors.Is(err, protocol.TopicNotFound):
+				return // another broker may have it
+			case err != nil:
+				fail(err)
+				return
+			case !yieldMatches(resp.Batches, broker, q, yield):
+				return
+			case resp.Damage != "" && !fail(protocol.Errorf(protocol.Damaged, "%s", resp.Damage)):
+				return
+			case resp.Next == 0:
+				return
+			}
+			req.Before = resp.Next
 		}
 	}
 }
@@ -68,15 +86,16 @@ func (a *Admin) messagesOn(ctx context.Context, q MessageQuery, broker string, y
 // queryPage is how many messages one request asks for.
 const queryPage = 64
 
-func yieldBatches(b []byte, broker string, yield func(message.Stored, error) bool) bool {
+// yieldMatches reports whether more is wanted.
+func yieldMatches(b []byte, broker string, q MessageQuery, yield func(message.Stored, error) bool) bool {
 	var messages []message.Stored
 	for len(b) > 0 {
 		var err error
 		if messages, b, err = batch.Decode(messages[:0], b, broker); err != nil {
-			return yield(message.Stored{}, err)
+			return yield(message.Stored{}, client.Wrap("query messages", q.Topic, broker, err))
 		}
-		for _, m := range messages {
-			if !yield(m, nil) {
+		for _, m := range slices.Backward(messages) {
+			if q.matches(&m) && !yield(m, nil) {
 				return false
 			}
 		}
@@ -84,11 +103,14 @@ func yieldBatches(b []byte, broker string, yield func(message.Stored, error) boo
 	return true
 }
 
-// MessageAt reads the message at an offset of a queue. OffsetOutOfRange when
-// the queue has none there.
+// MessageAt reads the message at an offset of a queue. Errors: OffsetOutOfRange
+// when the queue has none there, ErrBrokerNotFound, TopicNotFound, QueueNotFound.
 func (a *Admin) MessageAt(ctx context.Context, q message.Queue, offset int64) (message.Stored, error) {
 	fail := func(err error) (message.Stored, error) {
 		return message.Stored{}, client.Wrap("read message", q.Topic, q.Broker, err)
+	}
+	if _, err := a.masters(ctx, Target{Brokers: []string{q.Broker}}); err != nil {
+		return fail(err)
 	}
 	req := &protocol.PullRequest{MaxBytes: 1, MaxCount: 1, Queues: []protocol.PullQueue{{Topic: q.Topic, Queue: q.ID, Offset: offset}}}
 	resp, err := client.Call[protocol.PullResponse](ctx, a.client, q.Broker, protocol.ClassPull, req)

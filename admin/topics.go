@@ -23,6 +23,13 @@ type TopicSpec struct {
 	WriteQueues int
 	// Perm is read and write when 0; take permissions away with AlterTopic.
 	Perm message.Perm
+	// RetentionMillis is for how long messages can be read: 0
+	// (protocol.KeepByDefault), protocol.KeepForever, or at least
+	// protocol.MinRetentionMillis.
+	RetentionMillis int64
+	// KeepUntilConsumed keeps messages beyond that until every group that reads
+	// the topic has consumed them, and while no group reads it.
+	KeepUntilConsumed bool
 }
 
 func (s TopicSpec) config() protocol.TopicConfig {
@@ -31,6 +38,9 @@ func (s TopicSpec) config() protocol.TopicConfig {
 		ReadQueues:  cmp.Or(s.ReadQueues, DefaultQueues),
 		WriteQueues: cmp.Or(s.WriteQueues, DefaultQueues),
 		Perm:        cmp.Or(s.Perm, message.PermReadWrite),
+
+		RetentionMillis:   s.RetentionMillis,
+		KeepUntilConsumed: s.KeepUntilConsumed,
 	}
 }
 
@@ -39,6 +49,9 @@ type TopicPatch struct {
 	ReadQueues  *int
 	WriteQueues *int
 	Perm        *message.Perm
+	// RetentionMillis and KeepUntilConsumed are as in TopicSpec.
+	RetentionMillis   *int64
+	KeepUntilConsumed *bool
 }
 
 func (p TopicPatch) apply(c protocol.TopicConfig) protocol.TopicConfig {
@@ -50,6 +63,12 @@ func (p TopicPatch) apply(c protocol.TopicConfig) protocol.TopicConfig {
 	}
 	if p.Perm != nil {
 		c.Perm = *p.Perm
+	}
+	if p.RetentionMillis != nil {
+		c.RetentionMillis = *p.RetentionMillis
+	}
+	if p.KeepUntilConsumed != nil {
+		c.KeepUntilConsumed = *p.KeepUntilConsumed
 	}
 	return c
 }

@@ -4,9 +4,9 @@
 //
 // broker.go wires the parts together; each family of requests has a file of its
 // own with a small handler type that holds only what it needs. Goroutines: one
-// that ends sessions (clients.go), one for each name server (registration.go),
-// one that scrubs sealed segments, and those of the log and of transport. Close
-// joins them.
+// that ends sessions (clients.go), one that drops old messages (retention.go), one
+// for each name server (registration.go), one that scrubs sealed segments, and
+// those of the log and of transport. Close joins them.
 package broker
 
 import (
@@ -49,6 +49,9 @@ type Config struct {
 	DefaultQueues int
 	// SessionTimeout ends a client's session without heartbeats; default 6 s.
 	SessionTimeout time.Duration
+	// Retention says how long messages are kept; Store.Watermarks, when the disk
+	// is too full for that.
+	Retention Retention
 	Store          store.Options // Apply and Position are the broker's
 	Logger         *slog.Logger
 	Now            func() time.Time
@@ -80,6 +83,7 @@ type Broker struct {
 	state        *state
 	clients      *clients
 	registration *registration
+	retention    *retention
 	conn         *transport.Conn
 	servers      []*transport.Server
 	closing      chan struct{} // closed by Close
@@ -109,7 +113,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.Store.Logger, c.Store.Now = c.Logger.With("component", "store"), c.Now
 	var errs []error
-	errs = append(errs, message.CheckBroker(c.Cluster), message.CheckBroker(c.Name))
+	var err error
+	c.Retention, err = c.Retention.withDefaults()
+	errs = append(errs, err, message.CheckBroker(c.Cluster), message.CheckBroker(c.Name))
 	if c.DataDir == "" {
 		errs = append(errs, errors.New("no data directory"))
 	}
@@ -153,6 +159,8 @@ func (b *Broker) open(ctx context.Context, fabric Fabric) (err error) {
 	if err != nil {
 		return err
 	}
+	b.retention = newRetention(b.state, b.cfg)
+	b.retention.look(ctx)
 	b.clients = newClients(b.state, b.conn, b.cfg)
 	b.registration = newRegistration(b.cfg, b.addresses(fabric), b.conn, b.state)
 	if err := b.serve(); err != nil {
@@ -161,6 +169,7 @@ func (b *Broker) open(ctx context.Context, fabric Fabric) (err error) {
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	b.cancel = cancel
 	b.goroutines.Go(func() { b.clients.run(running) })
+	b.goroutines.Go(func() { b.retention.run(running) })
 	b.goroutines.Go(func() { b.registration.run(running) })
 	b.goroutines.Go(func() { b.state.log.Scrub(running) })
 	return b.registration.waitFirst(ctx)

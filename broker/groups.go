@@ -126,15 +126,16 @@ func (a *groupAdmin) groupStatus(name string) (protocol.GroupStatus, error) {
 
 func (a *groupAdmin) groupOffset(topicName string, key store.QueueKey, p group.Progress) (protocol.GroupOffset, error) {
 	o := protocol.GroupOffset{Topic: topicName, Queue: int(key.Queue), Committed: p.Committed, Owner: p.Client}
-	o.Min, o.End = a.state.log.Bounds(key)
-	if next := max(o.Committed, o.Min); o.Committed >= 0 && next < o.End {
-		stored, err := a.state.log.StoredAt(key, next)
-		if err != nil {
-			return o, refusal(err)
+	var stored int64
+	err := a.state.within(key, func(first, end int64) (err error) {
+		o.Min, o.End = first, end
+		if next := max(o.Committed, first); o.Committed >= 0 && next < end {
+			stored, err = a.state.log.StoredAt(key, next)
+			o.LagMillis = max(a.now().UnixMilli()-stored, 0)
 		}
-		o.LagMillis = max(a.now().UnixMilli()-stored, 0)
-	}
-	return o, nil
+		return err
+	})
+	return o, err
 }
 
 // resetOffsets sets offsets by records that also end the queues' leases: the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/rmqio/rmq/broker/store"
 	"github.com/rmqio/rmq/message"
@@ -56,39 +57,54 @@ func (q *querier) byKey(ctx context.Context, r *protocol.QueryMessagesRequest) (
 	})
 }
 
-// collect reads the batches, newest first, until enough messages match. When it
-// ends early, or not all that match were asked for, Next says where to go on.
+// collect reads the records, newest first, until enough messages match. When it
+// ends early, or found may not be all that there is, Next says where to go on.
 func (q *querier) collect(ctx context.Context, r *protocol.QueryMessagesRequest, found []uint64, damage error, match func(*message.Stored) bool) (*protocol.QueryMessagesResponse, error) {
 	resp := &protocol.QueryMessagesResponse{}
+	var failures []string
+	if damage != nil {
+		failures = append(failures, damage.Error())
+	}
 	count := 0
 	for i, index := range found {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		record, err := q.state.log.Record(index)
-		if err != nil {
-			damage = errors.Join(damage, err)
-			continue
+		n, err := q.add(resp, index, match)
+		if err != nil && !slices.Contains(failures, err.Error()) { // records that share their damage say the same
+			failures = append(failures, err.Error())
 		}
-		matches, err := matching(record, match)
-		if err != nil {
-			damage = errors.Join(damage, err)
-			continue
-		}
-		for _, m := range matches {
-			resp.Batches = appendSingle(resp.Batches, m, record)
-		}
-		count += len(matches)
-		if more := i+1 < len(found) || len(found) == protocol.MaxQueryMessages; more &&
-			(count >= r.Max || len(resp.Batches) > protocol.MaxPullBytes-batch.MaxBytes || i+1 == len(found)) {
+		count += n
+		full := count >= r.Max || len(resp.Batches) > protocol.MaxPullBytes-batch.MaxBytes
+		last := i+1 == len(found)
+		if full && !last || last && len(found) == protocol.MaxQueryMessages {
 			resp.Next = index
 			break
 		}
 	}
-	if damage != nil {
-		resp.Damage = damage.Error()
-	}
+	resp.Damage = strings.Join(failures, "; ")
 	return resp, nil
+}
+
+// add appends what matches in one record and returns how many messages do. A
+// record that is not there, or that retention has dropped or hidden, has none.
+func (q *querier) add(resp *protocol.QueryMessagesResponse, index uint64, match func(*message.Stored) bool) (int, error) {
+	record, err := q.state.log.Record(index)
+	switch {
+	case errors.Is(err, store.ErrOutOfRange):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	}
+	if first, _ := q.state.log.Bounds(record.Queue); record.BaseOffset+int64(record.Count) <= first {
+		return 0, nil
+	}
+	matches, err := matching(record, match)
+	if err != nil || len(matches) == 0 {
+		return 0, err
+	}
+	resp.Batches = append(resp.Batches, smallest(matches, record)...)
+	return len(matches), nil
 }
 
 func matching(r store.Committed, match func(*message.Stored) bool) ([]message.Stored, error) {
@@ -97,6 +113,19 @@ func matching(r store.Committed, match func(*message.Stored) bool) ([]message.St
 	}
 	all, _, err := batch.Decode(nil, r.Data, "")
 	return slices.DeleteFunc(all, func(m message.Stored) bool { return !match(&m) }), err
+}
+
+// smallest is the messages one by one, the last one first, or the batch that
+// they were stored in where that is smaller: an answer that has it fits a frame
+// however many messages of the batch match.
+func smallest(messages []message.Stored, r store.Committed) []byte {
+	var singles []byte
+	for _, m := range slices.Backward(messages) {
+		if singles = appendSingle(singles, m, r); len(singles) > len(r.Data) {
+			return r.Data
+		}
+	}
+	return singles
 }
 
 // appendSingle encodes one message as a batch that says where it is stored.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/rmqio/rmq/broker/group"
@@ -21,13 +22,18 @@ type state struct {
 	topics *topic.View
 	groups *group.View
 	logger *slog.Logger
+	now    func() time.Time
 
-	// The following belong to the applier.
+	// mu is held by whoever changes the views or writes them.
+	mu      sync.Mutex
 	rows    *view.DB
-	now     func() time.Time
 	applied uint64    // index of the last record that the views have applied
 	flushed time.Time // when rows was last written
 	changed bool      // a view changed since then
+	// gap says that damage in the log hid records from the views. They answer for
+	// what they have, and are not written: a repaired log is to be applied from
+	// before the gap.
+	gap bool
 }
 
 // How often the views are written. It bounds what is replayed at a start; the
@@ -38,32 +44,46 @@ const (
 )
 
 // openState opens views and log, and applies to the views what they lack. Views
-// that are damaged are built anew: everything in them is in the log.
+// that are damaged are built anew, if the log still has all of what they say.
 func openState(logDir, viewsPath string, cfg Config) (*state, error) {
+	first, err := store.FirstIndex(logDir)
+	if err != nil {
+		return nil, err
+	}
 	s, err := openViews(viewsPath, cfg)
-	if errors.Is(err, view.ErrDamaged) {
+	if errors.Is(err, view.ErrDamaged) && first == 1 {
 		cfg.Logger.Error("views are built anew from the log", "err", err)
 		if err := view.SetAside(viewsPath); err != nil {
 			return nil, err
 		}
 		s, err = openViews(viewsPath, cfg)
 	}
-	if errors.Is(err, view.ErrNewer) {
+	switch {
+	case errors.Is(err, view.ErrDamaged):
+		return nil, fmt.Errorf("%w: %w; they cannot be built anew, because the log in %s begins at record %d",
+			store.ErrDamaged, err, logDir, first)
+	case errors.Is(err, view.ErrNewer):
 		return nil, fmt.Errorf("%w: %w", store.ErrNewerVersion, err)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
+	case s.applied+1 < first:
+		return nil, errors.Join(fmt.Errorf("%w: %s has applied records up to %d, and the log in %s begins at record %d",
+			store.ErrDamaged, viewsPath, s.applied, logDir, first), s.rows.Close())
 	}
+	return s, s.openLog(logDir, cfg)
+}
+
+func (s *state) openLog(logDir string, cfg Config) (err error) {
 	o := cfg.Store
 	o.Position, o.Apply = s.applied, s.apply
 	if s.log, err = store.Open(logDir, o); err != nil {
-		return nil, errors.Join(err, s.rows.Close())
+		return errors.Join(err, s.rows.Close())
 	}
-	if last := s.log.Status().LastIndex; last < s.rows.Position() {
-		return nil, errors.Join(fmt.Errorf("%w: the log in %s ends at record %d, the views have applied %d",
-			store.ErrDamaged, logDir, last, s.rows.Position()), s.close())
+	if status := s.log.Status(); status.LastIndex < s.rows.Position() && !errors.Is(status.Refusing, store.ErrDamaged) {
+		return errors.Join(fmt.Errorf("%w: the log in %s ends at record %d, the views have applied %d",
+			store.ErrDamaged, logDir, status.LastIndex, s.rows.Position()), s.close())
 	}
-	return s, nil
+	return nil
 }
 
 func openViews(path string, cfg Config) (*state, error) {
@@ -78,6 +98,9 @@ func openViews(path string, cfg Config) (*state, error) {
 
 // apply is store.Options.Apply.
 func (s *state) apply(r store.Committed) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gap = s.gap || r.Index != s.applied+1
 	s.flushIfDue()
 	s.applied = r.Index
 	switch r.Type {
@@ -118,9 +141,27 @@ func (s *state) flushIfDue() {
 }
 
 func (s *state) flush() error {
+	if s.gap {
+		return nil
+	}
 	s.flushed, s.changed = s.now(), false
 	return s.rows.Flush(s.applied)
 }
+
+// settle writes the views if they have changed and, if they have not, sees to it
+// that the file stays as it is even if a page of it goes bad. What must be kept
+// of the log then depends on no record to come.
+func (s *state) settle() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.applied > s.rows.Position() || s.gap {
+		return s.flush()
+	}
+	return s.rows.Settle()
+}
+
+// keepFrom is the first record of the log that the views may need again.
+func (s *state) keepFrom() uint64 { return s.rows.Certain() + 1 }
 
 // close closes the log, and then writes the views as of its end.
 func (s *state) close() error {
@@ -128,6 +169,8 @@ func (s *state) close() error {
 		return s.rows.Close()
 	}
 	err := s.log.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return errors.Join(err, s.flush(), s.rows.Close())
 }
 
@@ -156,7 +199,7 @@ func refusal(err error) error {
 		return nil
 	case errors.Is(err, store.ErrBusy):
 		return &protocol.Error{Code: protocol.Busy, Remark: err.Error(), RetryAfterMillis: busyPause.Milliseconds()}
-	case errors.Is(err, store.ErrNoSpace), errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrPoisoned):
+	case errors.Is(err, store.ErrDiskFull), errors.Is(err, store.ErrNoSpace), errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrPoisoned):
 		code = protocol.Unavailable
 	case errors.Is(err, store.ErrTooLarge):
 		code = protocol.IllegalMessage
@@ -166,6 +209,16 @@ func refusal(err error) error {
 		code = protocol.Damaged
 	}
 	return protocol.Errorf(code, "%v", err)
+}
+
+// within looks at something between a queue's bounds, and looks again when
+// retention has moved them meanwhile.
+func (s *state) within(q store.QueueKey, look func(first, end int64) error) error {
+	for {
+		if err := look(s.log.Bounds(q)); !errors.Is(err, store.ErrOutOfRange) {
+			return refusal(err)
+		}
+	}
 }
 
 // readable finds a topic that may be read, and one of its queues.

@@ -26,6 +26,11 @@ func (s *status) brokerStatus(context.Context, *protocol.BrokerStatusRequest) (*
 		FirstIndex: log.FirstIndex, LastIndex: log.LastIndex, DiskBytes: log.DiskBytes,
 		Topics: s.state.topics.Count(), Groups: s.state.groups.Count(), Clients: s.clients.count(),
 	}
+	if disk, err := s.state.log.Disk(); err != nil {
+		s.cfg.Logger.Error("status", "err", err)
+	} else {
+		resp.DiskUsedPercent, resp.DiskFreeBytes, resp.DiskLevel = disk.UsedPercent, disk.FreeBytes, disk.Level.String()
+	}
 	if log.Refusing != nil {
 		resp.Reason = log.Refusing.Error()
 	}

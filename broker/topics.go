@@ -109,11 +109,12 @@ func (a *topicAdmin) listTopics(_ context.Context, r *protocol.ListTopicsRequest
 
 func (a *topicAdmin) queueStatus(key store.QueueKey) (protocol.QueueStatus, error) {
 	s := protocol.QueueStatus{Queue: int(key.Queue)}
-	s.Min, s.End = a.state.log.Bounds(key)
-	if s.End == s.Min {
-		return s, nil
-	}
-	var err error
-	s.LastStoreMillis, err = a.state.log.StoredAt(key, s.End-1)
-	return s, refusal(err)
+	err := a.state.within(key, func(first, end int64) (err error) {
+		s.Min, s.End = first, end
+		if first < end {
+			s.LastStoreMillis, err = a.state.log.StoredAt(key, end-1)
+		}
+		return err
+	})
+	return s, err
 }

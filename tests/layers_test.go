@@ -20,7 +20,7 @@ const module = "github.com/rmqio/rmq/"
 // only from layers below its own. "x/..." is x and everything in it that has no
 // entry of its own.
 var layers = [][]string{
-	{"message", "internal/machine"},
+	{"message", "internal/machine", "broker/pages"},
 	{"message/batch"},
 	{"transport/protocol", "broker/store", "broker/view", "internal/client/lookup"},
 	{"transport", "transport/fabric"},

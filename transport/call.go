@@ -56,7 +56,9 @@ func (c *Conn) Start(ctx context.Context, subject string, req protocol.Request, 
 		return
 	}
 	f := protocol.Frame{Kind: protocol.KindRequest, Code: req.RequestCode(), ID: id}
-	f.Deadline, _ = ctx.Deadline()
+	if deadline, ok := ctx.Deadline(); ok {
+		f.Timeout = max(time.Until(deadline), time.Millisecond)
+	}
 	if err := c.send(subject, c.inbox, f, req); err != nil {
 		c.calls.finish(id, nil, err)
 	}

@@ -1,8 +1,10 @@
 package transport_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"testing"
 	"time"
 
@@ -76,16 +78,40 @@ func TestUnreadableFramesAreCounted(t *testing.T) {
 	r.awaitServed(t, subject)
 }
 
-func TestLateRequestsAreDropped(t *testing.T) {
+// TestTimeoutIsCountedFromTheArrival: no clock but the server's has a part in it.
+func TestTimeoutIsCountedFromTheArrival(t *testing.T) {
 	r := newRig(t, transport.Limits{})
 	nc := rawConn(t, r.fabric.Addr())
-	late := protocol.Frame{Kind: protocol.KindRequest, Code: parkCode, ID: 1, Deadline: time.Now().Add(-time.Second)}
-	if err := nc.Publish(subject, frame(late)); err != nil {
+	for _, timeout := range []time.Duration{0, time.Millisecond, time.Hour, math.MaxInt64} {
+		sent := time.Now()
+		if err := nc.Publish(subject, frame(protocol.Frame{Kind: protocol.KindRequest, Code: parkCode, ID: 1, Timeout: timeout})); err != nil {
+			t.Fatal(err)
+		}
+		req := receive(t, r.parked)
+		if timeout = timeout.Truncate(time.Millisecond); timeout == 0 {
+			if !req.Deadline.IsZero() {
+				t.Errorf("no timeout: deadline %v", req.Deadline)
+			}
+			continue
+		}
+		if earliest, latest := sent.Add(timeout), time.Now().Add(timeout); req.Deadline.Before(earliest) || req.Deadline.After(latest) {
+			t.Errorf("timeout %v: deadline %v, want %v to %v", timeout, req.Deadline, earliest, latest)
+		}
+	}
+}
+
+// TestTimeoutEndsTheHandler also when nobody waits for the answer any more.
+func TestTimeoutEndsTheHandler(t *testing.T) {
+	r := newRig(t, transport.Limits{})
+	nc := rawConn(t, r.fabric.Addr())
+	wait := frame(protocol.Frame{Kind: protocol.KindRequest, Code: failCode, Timeout: time.Millisecond, Payload: []byte(`{"How":"wait"}`)})
+	if err := nc.Publish(subject, wait); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return r.server.LateRequests() == 1 })
-	if len(r.parked) != 0 {
-		t.Fatal("it was handled")
+	handler := receive(t, r.handlerStarted)
+	receive(t, handler.Done())
+	if !errors.Is(handler.Err(), context.DeadlineExceeded) {
+		t.Fatalf("got %v", handler.Err())
 	}
 }
 

@@ -19,7 +19,8 @@ type Request struct {
 	Code protocol.Code
 	// Payload belongs to the handler.
 	Payload []byte
-	// Deadline is when the caller stops waiting; zero: never.
+	// Deadline is when the caller stops waiting, by this process's clock: the
+	// arrival and the frame's timeout. Zero: never.
 	Deadline time.Time
 
 	server   *Server

@@ -93,12 +93,10 @@ func (r *rig) serve(t *testing.T, subject string, l transport.Limits) *transport
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.awaitServed(t, subject)
 	return s
 }
 
-// awaitServed returns when the NATS server knows the subscription: it travels on
-// another connection than the calls.
+// awaitServed returns when a call is answered.
 func (r *rig) awaitServed(t *testing.T, subject string) {
 	t.Helper()
 	eventually(t, func() bool {

@@ -31,15 +31,15 @@ type Server struct {
 	admission admission
 	running   sync.WaitGroup // handlers with a goroutine
 	bad       atomic.Uint64
-	late      atomic.Uint64
 }
 
 // Serve answers the requests on a subject with the handlers of m, within the
 // limits, until Drain or the connection is closed. Servers on different subjects
 // do not wait for one another. Damaged frames whose header can be read are
-// refused with protocol.IllegalMessage, others are counted and logged; requests
-// past their deadline are dropped; a panic in a handler is logged and answered
-// with protocol.SystemError.
+// refused with protocol.IllegalMessage, others are counted and logged; a panic in
+// a handler is logged and answered with protocol.SystemError. When Serve returns,
+// calls over other connections find the subject served; without a connection to
+// the NATS server Serve does not wait, and the subject is served once there is one.
 func Serve(c *Conn, subject string, l Limits, m *Mux) (*Server, error) {
 	s := &Server{
 		conn: c, subject: subject, log: c.logger.With("subject", subject), handlers: maps.Clone(m.handlers),
@@ -54,24 +54,17 @@ func Serve(c *Conn, subject string, l Limits, m *Mux) (*Server, error) {
 		return nil, err
 	}
 	s.sub = sub
-	if err := c.settle(); err != nil {
-		return nil, errors.Join(err, s.Drain(c.life))
-	}
+	c.settle()
 	return s, nil
 }
 
-// settle waits until the server knows of the connection's subscriptions, so that
-// who is told of the subject afterwards finds it served. Without a connection
-// they are made when there is one.
-func (c *Conn) settle() error {
-	if !c.Connected() {
-		return nil
+// settle waits until the NATS server has taken the connection's subscriptions,
+// so that who is told of a subject afterwards finds it served. It ends at once
+// when the connection is cut, which is noticed of a silent server too: what is
+// subscribed to is sent again with the next connection.
+func (c *Conn) settle() {
+	for c.nc.IsConnected() && errors.Is(c.nc.FlushTimeout(pingInterval), nats.ErrTimeout) {
 	}
-	err := c.nc.FlushTimeout(DefaultTimeout)
-	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrTimeout) && !c.Connected() {
-		return nil
-	}
-	return err
 }
 
 // addServer comes before any message, so that Close knows whom to wait for.
@@ -89,10 +82,6 @@ func (c *Conn) removeServer(s *Server) {
 
 // BadFrames is how many frames arrived that were not a readable request.
 func (s *Server) BadFrames() uint64 { return s.bad.Load() }
-
-// LateRequests is how many requests were dropped because they arrived after
-// their deadline.
-func (s *Server) LateRequests() uint64 { return s.late.Load() }
 
 // Drain takes no more requests, refusing them with protocol.Unavailable, and
 // waits until all are answered. When ctx ends first the handlers' contexts are
@@ -116,16 +105,13 @@ func (s *Server) Drain(ctx context.Context) error {
 
 // receive is called for one message at a time and never blocks.
 func (s *Server) receive(m *nats.Msg) {
+	arrival := time.Now()
 	f, err := protocol.DecodeFrame(m.Data)
 	if err == nil && f.Kind != protocol.KindRequest {
 		err = fmt.Errorf("%w: kind %d where a request belongs", protocol.ErrBadFrame, f.Kind)
 	}
 	if err != nil {
 		s.badFrame(m.Reply, f, err)
-		return
-	}
-	if !f.Deadline.IsZero() && time.Now().After(f.Deadline) {
-		s.lateRequest(f)
 		return
 	}
 	h, ok := s.handlers[f.Code]
@@ -137,7 +123,11 @@ func (s *Server) receive(m *nats.Msg) {
 		s.refuse(m.Reply, f.Code, f.ID, err)
 		return
 	}
-	s.dispatch(h, &Request{Code: f.Code, Payload: f.Payload, Deadline: f.Deadline, server: s, reply: m.Reply, id: f.ID})
+	r := &Request{Code: f.Code, Payload: f.Payload, server: s, reply: m.Reply, id: f.ID}
+	if f.Timeout != 0 {
+		r.Deadline = arrival.Add(f.Timeout)
+	}
+	s.dispatch(h, r)
 }
 
 func (s *Server) dispatch(h handler, r *Request) {
@@ -175,13 +165,6 @@ func (s *Server) badFrame(reply string, f protocol.Frame, err error) {
 	}
 	if f.Kind == protocol.KindRequest {
 		s.refuse(reply, f.Code, f.ID, protocol.Errorf(protocol.IllegalMessage, "%v", err))
-	}
-}
-
-func (s *Server) lateRequest(f protocol.Frame) {
-	if n := s.late.Add(1); worthLogging(n) {
-		s.log.Warn("a request arrived after its deadline and was dropped; is the server too slow, or are the clocks of client and server apart?",
-			"code", f.Code, "late", time.Since(f.Deadline), "count", n)
 	}
 }
 

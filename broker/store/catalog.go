@@ -13,7 +13,8 @@ type catalog struct {
 	list []*segment // oldest first; replaced, never changed
 	ends queueEnds
 	// firsts are the queues' first offsets as far as they are known: a queue that
-	// lost messages to retention, or that was asked for since the start.
+	// lost messages to retention, or that was asked for since the start. They only
+	// grow.
 	firsts map[QueueKey]int64
 	last   uint64 // log index of the last record that was applied
 	// millis is the store time of that record.
@@ -63,12 +64,6 @@ func (c *catalog) addSegment(s *segment) {
 	c.list = append(slices.Clip(c.list), s)
 }
 
-func (c *catalog) end(q QueueKey) int64 {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.ends.get(q)
-}
-
 func (c *catalog) lastIndex() uint64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -76,7 +71,7 @@ func (c *catalog) lastIndex() uint64 {
 }
 
 // dropOldest takes the oldest segment from what readers see. The queues in it
-// begin where it ended for them.
+// begin where it ended for them, or later.
 func (c *catalog) dropOldest(ends map[QueueKey]int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,11 +86,25 @@ func (c *catalog) dropOldest(ends map[QueueKey]int64) {
 	}
 }
 
+// setFirstLocked does nothing for a queue whose topic was deleted.
 func (c *catalog) setFirstLocked(q QueueKey, first int64) {
+	if _, ok := c.ends[q.Topic]; !ok {
+		return
+	}
 	if c.firsts == nil {
 		c.firsts = map[QueueKey]int64{}
 	}
-	c.firsts[q] = first
+	c.firsts[q] = max(c.firsts[q], min(first, c.ends.get(q)))
+}
+
+// trim hides what lies below an offset. A queue whose first offset is not known
+// is left alone.
+func (c *catalog) trim(q QueueKey, offset int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, known := c.firsts[q]; known || c.list[0].info.First == 1 {
+		c.setFirstLocked(q, offset)
+	}
 }
 
 // bounds returns a queue's end and, if it is known, its first offset. In a log

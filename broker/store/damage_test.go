@@ -15,11 +15,18 @@ import (
 // messages each queue has.
 func sample(t testing.TB) (dir string, ends [3]int64) {
 	t.Helper()
+	return sampleOf(t, 60, func(int) int { return 1500 })
+}
+
+// sampleOf has so many batches, whose messages have the size that is said for
+// each.
+func sampleOf(t testing.TB, batches int, size func(i int) int) (dir string, ends [3]int64) {
+	t.Helper()
 	dir = t.TempDir()
 	l := mustOpen(t, dir, Options{FirstSegmentBytes: 96 << 10, SegmentBytes: 96 << 10})
-	for i := range 60 {
+	for i := range batches {
 		q := i % 3
-		mustAppend(t, l, messages(uint32(q), int(ends[q]), 2, 1500))
+		mustAppend(t, l, messages(uint32(q), int(ends[q]), 2, size(i)))
 		ends[q] += 2
 		if i%10 == 0 {
 			mustAppend(t, l, Record{Type: GroupRecord, Data: []byte("a group")})
@@ -251,4 +258,49 @@ func TestLog_CrashWhileCreatingOrRolling(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustAppendClosed(t, fresh, 1) // a first start that crashed before its manifest
+}
+
+// TestLog_DamagedActiveSegmentIsServedReadOnly flips a bit in the middle of the
+// segment that was written to: the log opens, serves everything but what the
+// bit was in, refuses appends, and does not end early in silence.
+func TestLog_DamagedActiveSegmentIsServedReadOnly(t *testing.T) {
+	dir := t.TempDir()
+	l := mustOpen(t, dir, small())
+	for i := range 20 {
+		mustAppend(t, l, messages(uint32(i%2), i/2, 1, 1500))
+	}
+	path := l.catalog.segments()[0].path
+	mustClose(t, l)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const victim = "q0-4 "
+	at := strings.Index(string(b), victim)
+	b[at+len(victim)+10] ^= 4
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l = mustOpen(t, dir, small())
+	if err := l.Status().Refusing; !errors.Is(err, ErrDamaged) {
+		t.Fatalf("refusing %v, want ErrDamaged", err)
+	}
+	if _, err := appendWait(t, l, messages(0, 10, 1, 10)); !errors.Is(err, ErrDamaged) {
+		t.Fatalf("append: got %v, want ErrDamaged", err)
+	}
+	for q, want := range []map[int64]bool{{4: true}, {}} {
+		for offset := range int64(10) {
+			b, err := l.Read(QueueKey{testTopic, uint32(q)}, offset, 1, 0)
+			if damaged := errors.Is(err, ErrDamaged); damaged != want[offset] || !damaged && (err != nil || b.Next != offset+1) {
+				t.Errorf("queue %d offset %d: next %d, %v", q, offset, b.Next, err)
+			}
+		}
+		if _, err := l.Read(QueueKey{testTopic, uint32(q)}, 10, 1, 0); !errors.Is(err, ErrDamaged) {
+			t.Errorf("queue %d at its end: got %v, want ErrDamaged: nobody knows whether more was there", q, err)
+		}
+	}
+	mustClose(t, l)
+	if after, err := os.ReadFile(path); err != nil || string(after) != string(b) {
+		t.Errorf("a damaged file was changed: %v", err)
+	}
 }

@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// ErrDiskFull is returned by Append while the disk is above Watermarks.Refuse.
+// ErrDiskFull is returned by Append for messages while the disk is above
+// Watermarks.Refuse.
 var ErrDiskFull = errors.New("disk is almost full")
 
 // Watermarks are shares of the disk in use, in percent, from which on something
@@ -18,7 +19,7 @@ var ErrDiskFull = errors.New("disk is almost full")
 type Watermarks struct {
 	Warn   int // logged
 	Clean  int // the oldest segments are dropped whatever their age
-	Refuse int // appends are refused, until the share is 2 below
+	Refuse int // messages are refused, until the share is 2 below
 	// PlentyBytes; 0: 16 GiB.
 	PlentyBytes int64
 }
@@ -32,7 +33,7 @@ func (w Watermarks) withDefaults() (Watermarks, error) {
 	return w, nil
 }
 
-// hysteresis is how far the share must fall before appends are taken again.
+// hysteresis is how far the share must fall before messages are taken again.
 const hysteresis = 2
 
 // DiskLevel says how full a disk is, by the watermarks.
@@ -46,7 +47,19 @@ const (
 	DiskRefuse
 )
 
-// level judges a disk. refusing says that appends are refused now.
+// String is what people and programs are shown: ok, warn, clean or refuse.
+func (l DiskLevel) String() string {
+	return [...]string{"ok", "warn", "clean", "refuse"}[l]
+}
+
+// Disk is how full the disk of a log is.
+type Disk struct {
+	UsedPercent int
+	FreeBytes   int64 // for this process
+	Level       DiskLevel
+}
+
+// level judges a disk. refusing says that messages are refused now.
 func (w Watermarks) level(used int, free int64, refusing bool) DiskLevel {
 	refuse := w.Refuse
 	if refusing {
@@ -80,22 +93,32 @@ func diskUse(dir string) (used int, free int64, err error) {
 	return int((total - free) * 100 / total), free, nil
 }
 
-// CheckDisk looks at the disk, refuses appends or takes them again, and returns
+// Disk looks at the disk and changes nothing.
+func (l *Log) Disk() (Disk, error) {
+	used, free, err := l.opts.DiskUse(l.dir)
+	if err != nil {
+		return Disk{}, err
+	}
+	refusing := errors.Is(l.tail.refusing(), ErrDiskFull)
+	return Disk{UsedPercent: used, FreeBytes: free, Level: l.opts.Watermarks.level(used, free, refusing)}, nil
+}
+
+// CheckDisk looks at the disk, refuses messages or takes them again, and returns
 // the level. It is called by one goroutine at a time, from time to time.
 func (l *Log) CheckDisk() (DiskLevel, error) {
-	used, free, err := l.opts.DiskUse(l.dir)
+	disk, err := l.Disk()
 	if err != nil {
 		return DiskOK, err
 	}
 	refusing := errors.Is(l.tail.refusing(), ErrDiskFull)
-	level := l.opts.Watermarks.level(used, free, refusing)
-	if level == DiskRefuse {
-		l.tail.refuseNew(fmt.Errorf("%w: the disk of %s is %d%% full, the limit is %d%%", ErrDiskFull, l.dir, used, l.opts.Watermarks.Refuse))
+	if disk.Level == DiskRefuse {
+		l.tail.refuseNew(fmt.Errorf("%w: the disk of %s is %d%% full, the limit is %d%%",
+			ErrDiskFull, l.dir, disk.UsedPercent, l.opts.Watermarks.Refuse))
 	} else if refusing {
 		l.tail.acceptNew(ErrDiskFull)
 	}
-	if (level == DiskRefuse) != refusing {
-		l.logger.Warn("disk", "dir", l.dir, "used_percent", used, "free_bytes", free, "refusing", level == DiskRefuse)
+	if (disk.Level == DiskRefuse) != refusing {
+		l.logger.Warn("disk", "dir", l.dir, "used_percent", disk.UsedPercent, "free_bytes", disk.FreeBytes, "refusing", disk.Level == DiskRefuse)
 	}
-	return level, nil
+	return disk.Level, nil
 }

@@ -1,15 +1,15 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"os"
 	"path/filepath"
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/rmqio/rmq/broker/pages"
 )
 
 // This file is about bbolt files as such: how one is prepared, checked and
@@ -24,6 +24,9 @@ var (
 )
 
 const (
+	// pageSize is that of every segment, so that its bytes do not depend on the
+	// machine that made it.
+	pageSize = 4096
 	zeroStep = 1 << 20
 	// growStep is how much bbolt adds when a file must outgrow its capacity,
 	// which only a record larger than what is left of a segment causes.
@@ -89,6 +92,7 @@ func openFile(path string, capacity int64, readOnly bool) (*bbolt.DB, error) {
 		FreelistType: bbolt.FreelistMapType,
 		NoStatistics: true,
 		ReadOnly:     readOnly,
+		PageSize:     pageSize, // of a new file
 	}
 	if !readOnly {
 		o.InitialMmapSize = int(capacity) + 2*MaxRecordBytes
@@ -105,81 +109,33 @@ func openFile(path string, capacity int64, readOnly bool) (*bbolt.DB, error) {
 	return db, nil
 }
 
-// Where bbolt keeps what checkFile looks at: two meta pages at the start, each
-// with a header of 16 bytes before the fields.
-const (
-	metaMagicAt    = 16
-	metaPageSizeAt = 24
-	metaPagesAt    = 56 // the number of pages in use
-	metaSumAt      = 72 // FNV-1a over the fields before it
-	metaEnd        = 80
-	bboltMagic     = 0xED0CDAED
-)
-
 // checkFile looks at a segment file before bbolt does. bbolt turns an empty file
 // into a new database, quietly falls back to the state before the last commit
-// when one meta page is damaged, and faults on a file that was cut; all three
-// would lose what was acknowledged. A commit writes a meta page within one disk
-// sector, so that a crash leaves none half written: a bad one is damage.
+// when one meta page is damaged, faults on a file that was cut, and follows a
+// pointer that leads round for ever; all of them would lose what was
+// acknowledged. A commit writes a meta page within one disk sector, so that a
+// crash leaves none half written: a bad one is damage.
 func checkFile(path string) error {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
+	wholeMetas, err := pages.Check(path, pageSize)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w: %s is missing", ErrDamaged, path)
+	case errors.Is(err, pages.ErrDamaged):
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+	case err == nil && wholeMetas < 2:
+		return fmt.Errorf("%w: %s: one of its two meta pages is not whole", ErrDamaged, path)
 	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	pageSize := int64(os.Getpagesize())
-	var used int64
-	for i := range int64(2) {
-		page := make([]byte, metaEnd)
-		if _, err := f.ReadAt(page, i*pageSize); err != nil {
-			return fmt.Errorf("%w: %s is cut: meta page %d: %v", ErrDamaged, path, i, err)
-		}
-		pages, err := checkMeta(page, pageSize)
-		if err != nil {
-			return fmt.Errorf("%w: %s: meta page %d: %v", ErrDamaged, path, i, err)
-		}
-		used = max(used, pages*pageSize)
-	}
-	if used > info.Size() {
-		return fmt.Errorf("%w: %s is cut: it has %d bytes and uses %d", ErrDamaged, path, info.Size(), used)
-	}
-	return nil
+	return err
 }
 
-func checkMeta(page []byte, pageSize int64) (pages int64, err error) {
-	le := binary.LittleEndian
-	if m := le.Uint32(page[metaMagicAt:]); m != bboltMagic {
-		return 0, fmt.Errorf("magic %#08x", m)
+// checkStructure is checkFile for a file that is known to be damaged: with one
+// whole meta page it can be read.
+func checkStructure(path string) error {
+	wholeMetas, err := pages.Check(path, pageSize)
+	if err == nil && wholeMetas == 0 {
+		err = ErrDamaged
 	}
-	sum := fnv.New64a()
-	sum.Write(page[metaMagicAt:metaSumAt]) // a hash never fails
-	if got, want := sum.Sum64(), le.Uint64(page[metaSumAt:]); got != want {
-		return 0, fmt.Errorf("checksum %#016x, says %#016x", got, want)
-	}
-	if p := int64(le.Uint32(page[metaPageSizeAt:])); p != pageSize {
-		return 0, fmt.Errorf("pages of %d bytes, this machine has %d", p, pageSize)
-	}
-	return int64(le.Uint64(page[metaPagesAt:])), nil
-}
-
-// checkPages runs bbolt's own check: no page is used twice or both used and free.
-func checkPages(db *bbolt.DB) error {
-	return db.View(func(tx *bbolt.Tx) error {
-		var first error
-		for err := range tx.Check() {
-			if first == nil {
-				first = fmt.Errorf("%w: %s: %v", ErrDamaged, db.Path(), err)
-			}
-		}
-		return first
-	})
+	return err
 }
 
 // syncDir makes names that were added to or taken from a directory durable.

@@ -17,6 +17,7 @@ type Log struct {
 	manifest manifestFile
 	tail     tail
 	catalog  catalog
+	damage   error // what Open found; the log is then for reading only
 	waiters  waiters
 
 	wake      chan struct{}     // tells the writer that something waits

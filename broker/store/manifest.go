@@ -90,8 +90,33 @@ func readManifest(dir string) (manifest, error) {
 	return m, nil
 }
 
+// canSpareOldest reports whether the segment after the oldest one is sealed, so
+// that the log has the queues' ends without the oldest.
+func (f *manifestFile) canSpareOldest() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.current.Segments) > 1 && f.current.Segments[1].Sealed
+}
+
 func (f *manifestFile) storeID() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.current.StoreID
+}
+
+// FirstIndex is the index of the first record that the log in a directory still
+// has; 1 for a directory without a log. It opens nothing. Errors: ErrDamaged,
+// ErrNewerVersion.
+func FirstIndex(dir string) (uint64, error) {
+	m, err := readManifest(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return 1, nil
+	}
+	if err == nil && len(m.Segments) == 0 {
+		err = fmt.Errorf("%w: the %s in %s names no segment", ErrDamaged, manifestName, dir)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return m.Segments[0].First, nil
 }

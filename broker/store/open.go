@@ -15,8 +15,10 @@ const preparedName = "next.seg.tmp"
 // Open opens the log in a directory, or makes an empty one in an empty
 // directory. It verifies every chunk that is not sealed, brings the views up to
 // date through Options.Apply, and seals segments that a crash left unsealed. An
-// unacknowledged commit that a crash cut short is not there; anything else that
-// does not pass its checks is ErrDamaged. The caller holds the directory: see
+// unacknowledged commit that a crash cut short is not there. Anything else that
+// does not pass its checks is damage: with a manifest that is damaged Open fails;
+// a log with a damaged segment opens for reading what is left, refuses appends
+// with ErrDamaged, and says so in Status. The caller holds the directory: see
 // LockDir.
 func Open(dir string, o Options) (*Log, error) {
 	o, err := o.withDefaults()
@@ -60,10 +62,13 @@ func (l *Log) load() (*writer, error) {
 		return nil, err
 	}
 	w := &writer{Log: l}
-	if err := l.loadSegments(w, m); err != nil {
+	if err := (&loader{Log: l, writer: w}).run(m); err != nil {
 		return nil, err
 	}
 	l.tail.resume(w.next, l.catalog.copyEnds())
+	if l.damage != nil {
+		l.tail.refuseNew(fmt.Errorf("the log is read only: %w", l.damage))
+	}
 	return w, nil
 }
 
@@ -133,102 +138,4 @@ func checkStray(path string) error {
 		err = fmt.Errorf("%w: %s holds records and is not in the %s", ErrDamaged, path, manifestName)
 	}
 	return errors.Join(err, s.close())
-}
-
-// loadSegments opens the segments in order and leaves the last one to w.
-func (l *Log) loadSegments(w *writer, m manifest) error {
-	w.next = m.Segments[0].First
-	var lastSealed *segment
-	for i, info := range m.Segments {
-		s := &segment{path: l.path(info.name()), storeID: m.StoreID, info: info}
-		l.catalog.addSegment(s)
-		if info.First != w.next {
-			return fmt.Errorf("%w: %s begins at %d, the one before it ends at %d", ErrDamaged, s.path, info.First, w.next-1)
-		}
-		if info.Sealed {
-			if err := l.replaySealed(s); err != nil {
-				return err
-			}
-			lastSealed, w.next, w.chain = s, info.Last+1, info.LastChain
-			l.tail.millis = max(l.tail.millis, info.LastMillis)
-			l.catalog.last, l.catalog.millis = info.Last, info.LastMillis
-			continue
-		}
-		if l.catalog.ends == nil {
-			if err := l.loadEnds(lastSealed); err != nil {
-				return err
-			}
-		}
-		if err := l.loadUnsealed(w, s); err != nil {
-			return err
-		}
-		if i < len(m.Segments)-1 {
-			if err := l.seal(sealJob{segment: s, ends: l.catalog.copyEnds(), last: w.next - 1, chain: w.chain, millis: l.tail.millis}); err != nil {
-				return err
-			}
-			lastSealed = s
-		}
-		w.active = s
-	}
-	return nil
-}
-
-// loadEnds takes the queues' ends from the newest sealed segment.
-func (l *Log) loadEnds(s *segment) (err error) {
-	l.catalog.ends = queueEnds{}
-	if s != nil {
-		l.catalog.ends, err = s.sealedEnds()
-	}
-	return err
-}
-
-// replaySealed hands the views what they have not applied of a sealed segment.
-func (l *Log) replaySealed(s *segment) error {
-	if s.info.Last <= l.opts.Position {
-		return nil
-	}
-	_, _, err := s.chunks(l.replay)
-	return err
-}
-
-func (l *Log) replay(c *chunk) error {
-	for i := range c.rows() {
-		r := c.record(i)
-		l.tail.millis = max(l.tail.millis, r.StoreMillis)
-		if r.Index <= l.opts.Position {
-			continue
-		}
-		if err := l.opts.Apply(r); err != nil {
-			return fmt.Errorf("apply record %d: %w", r.Index, err)
-		}
-	}
-	return nil
-}
-
-// loadUnsealed verifies a segment, and rebuilds from it the queue index and the
-// queues' ends.
-func (l *Log) loadUnsealed(w *writer, s *segment) error {
-	if err := s.openWritable(); err != nil {
-		return err
-	}
-	if err := s.view(s.checkMeta); err != nil {
-		return err
-	}
-	s.index, s.keys = newQueueIndex(), &keyIndex{}
-	next, chain, err := s.chunks(func(c *chunk) error {
-		if err := s.enter(c, nil); err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrDamaged, s.path, err)
-		}
-		l.catalog.advance(c)
-		s.rows += int64(c.rows())
-		return l.replay(c)
-	})
-	if err != nil {
-		return err
-	}
-	w.next, w.chain = next, chain
-	if s.used, err = s.usedBytes(); err != nil {
-		return err
-	}
-	return checkPages(s.db)
 }

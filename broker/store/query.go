@@ -23,8 +23,15 @@ func (l *Log) Record(index uint64) (Committed, error) {
 	if i == 0 || index > l.catalog.lastIndex() {
 		return Committed{}, fmt.Errorf("%w: the log has no record %d", ErrOutOfRange, index)
 	}
-	return segments[i-1].record(index)
+	r, err := segments[i-1].record(index)
+	if err != nil && l.dropped(segments[i-1]) {
+		err = fmt.Errorf("%w: the log has no record %d any more", ErrOutOfRange, index)
+	}
+	return r, err
 }
+
+// dropped reports whether retention has taken the segment away.
+func (l *Log) dropped(s *segment) bool { return s.info.First < l.catalog.segments()[0].info.First }
 
 // record reads one record and checks the chunk that it is in.
 func (s *segment) record(index uint64) (r Committed, err error) {
@@ -74,7 +81,7 @@ func (l *Log) collect(before uint64, limit int, ask func(*segment) ([]uint64, er
 			continue
 		}
 		some, err := ask(segments[i])
-		if err != nil && damage == nil {
+		if err != nil && damage == nil && !l.dropped(segments[i]) {
 			damage = err
 		}
 		slices.Sort(some)

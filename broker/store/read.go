@@ -43,19 +43,38 @@ func (l *Log) Bounds(q QueueKey) (first, end int64) {
 // when offset is below the end, none at the end, further ones while they fit
 // within maxBytes and, if it is not 0, the messages from offset within maxCount.
 // Every batch is checked. ErrOutOfRange comes with Min and End set; ErrDamaged
-// says which segment and chunk; other offsets can be read all the same.
+// says which segment and chunk; other offsets can be read all the same. In a log
+// that was damaged when it was opened nobody knows what the end was: reading
+// there is ErrDamaged, too.
 func (l *Log) Read(q QueueKey, offset int64, maxBytes, maxCount int) (Batches, error) {
 	b := Batches{Next: offset}
 	b.Min, b.End = l.Bounds(q)
+	if l.damage != nil && offset >= b.End {
+		return b, fmt.Errorf("%w: topic %d queue %d from offset %d on", l.damage, q.Topic, q.Queue, b.End)
+	}
 	if offset < b.Min || offset > b.End {
-		return b, fmt.Errorf("%w: %d is not within %d to %d", ErrOutOfRange, offset, b.Min, b.End)
+		return b, b.outOfRange(offset)
 	}
 	if offset == b.End {
 		return b, nil
 	}
+	err := l.read(&b, q, offset, maxBytes, maxCount)
+	if first, _ := l.Bounds(q); err != nil && offset < first {
+		b.Min = first // it was dropped meanwhile
+		return b, b.outOfRange(offset)
+	}
+	return b, err
+}
+
+func (b *Batches) outOfRange(offset int64) error {
+	return fmt.Errorf("%w: %d is not within %d to %d", ErrOutOfRange, offset, b.Min, b.End)
+}
+
+// read sets Data and Next.
+func (l *Log) read(b *Batches, q QueueKey, offset int64, maxBytes, maxCount int) error {
 	s, found, err := l.locate(q, offset)
 	if err != nil {
-		return b, err
+		return err
 	}
 	found, size := limit(found, offset, b.End, maxBytes, maxCount)
 	data, err := s.fetch(make([]byte, 0, size), found)
@@ -63,10 +82,10 @@ func (l *Log) Read(q QueueKey, offset int64, maxBytes, maxCount int) (Batches, e
 		err = verify(data, found)
 	}
 	if err != nil {
-		return b, fmt.Errorf("topic %d queue %d offset %d: %w", q.Topic, q.Queue, offset, err)
+		return fmt.Errorf("topic %d queue %d offset %d: %w", q.Topic, q.Queue, offset, err)
 	}
 	b.Data, b.Next = data, found[len(found)-1].next()
-	return b, nil
+	return nil
 }
 
 // locate finds the segment that has the offset. A damaged segment is passed
@@ -89,11 +108,12 @@ func (l *Log) locate(q QueueKey, offset int64) (*segment, []location, error) {
 	return nil, nil, damage
 }
 
-// limit cuts the locations to what was asked for, and to what readers may see,
-// and returns their size.
+// limit cuts the locations to what was asked for, to what readers may see, and to
+// what is consecutive: where a damaged chunk left a hole the next read says so.
+// It returns their size.
 func limit(found []location, offset, end int64, maxBytes, maxCount int) ([]location, int) {
 	n, size := 0, 0
-	for n < len(found) && found[n].base < end {
+	for n < len(found) && found[n].base < end && (n == 0 || found[n].base == found[n-1].next()) {
 		size += int(found[n].len)
 		if n > 0 && (size > maxBytes || maxCount > 0 && found[n].base-offset >= int64(maxCount)) {
 			return found[:n], size - int(found[n].len)
@@ -122,12 +142,16 @@ func verify(data []byte, found []location) error {
 // OffsetAt returns the first offset of a queue that was stored at or after the
 // given time; the queue's end when nothing is that young.
 func (l *Log) OffsetAt(q QueueKey, millis int64) (int64, error) {
+	first, end := l.Bounds(q)
 	for _, s := range l.catalog.segments() {
+		if info, sealed := s.sealedInfo(); sealed && info.LastMillis < millis {
+			continue
+		}
 		if offset, ok, err := s.atTime(q, millis); ok || err != nil {
-			return offset, err
+			return max(offset, first), err
 		}
 	}
-	return l.catalog.end(q), nil
+	return end, nil
 }
 
 // StoredAt returns when the message at an offset was stored, in Unix
@@ -137,8 +161,11 @@ func (l *Log) StoredAt(q QueueKey, offset int64) (int64, error) {
 		return 0, fmt.Errorf("%w: %d is not within %d to %d", ErrOutOfRange, offset, first, end-1)
 	}
 	_, found, err := l.locate(q, offset)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		return found[0].millis, nil
 	}
-	return found[0].millis, nil
+	if first, end := l.Bounds(q); offset < first {
+		err = fmt.Errorf("%w: %d is not within %d to %d", ErrOutOfRange, offset, first, end-1)
+	}
+	return 0, err
 }

@@ -34,15 +34,14 @@ type Retention struct {
 }
 
 // Retain drops what may be dropped now and returns how many segments that were.
-// A crash leaves either the manifest with a segment or a file that is not in the
+// The newest sealed segment stays: it has the ends of all queues. A crash leaves either the manifest with a segment or a file that is not in the
 // manifest, which the next start removes. It is called by one goroutine at a time.
 func (l *Log) Retain(r Retention) (dropped int, err error) {
 	for {
-		segments := l.catalog.segments()
-		if len(segments) < 2 {
+		if !l.manifest.canSpareOldest() {
 			return dropped, nil
 		}
-		oldest := segments[0]
+		oldest := l.catalog.segments()[0]
 		ends, mayGo, err := l.mayDrop(oldest, r)
 		if err != nil || !mayGo {
 			return dropped, err
@@ -110,6 +109,15 @@ func (l *Log) drop(s *segment, ends map[QueueKey]int64) error {
 	}
 	l.logger.Info("segment dropped", "path", s.path)
 	return syncDir(filepath.Dir(s.path))
+}
+
+// Trim hides the messages of a queue below an offset from readers: its first
+// offset is then that one, or the end if that is lower. What is hidden stays on
+// disk until its segment is dropped, and is seen again by the next Open.
+func (l *Log) Trim(q QueueKey, offset int64) {
+	if first, _ := l.Bounds(q); first < offset {
+		l.catalog.trim(q, offset)
+	}
 }
 
 func (s *segment) sealedInfo() (segmentInfo, bool) {

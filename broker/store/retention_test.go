@@ -106,8 +106,8 @@ func TestRetain_Holds(t *testing.T) {
 	if dropped, err := l.Retain(Retention{MaxAge: never, MaxBytes: limit, KeepFrom: keepNothing}); dropped != 1 || err != nil {
 		t.Errorf("too large: dropped %d, want 1: %v", dropped, err)
 	}
-	if _, err := l.Retain(Retention{MaxAge: old, KeepFrom: keepNothing}); err != nil || l.Status().Segments != 1 {
-		t.Errorf("%d segments are left, want the active one: %v", l.Status().Segments, err)
+	if _, err := l.Retain(Retention{MaxAge: old, KeepFrom: keepNothing}); err != nil || l.Status().Segments != 2 {
+		t.Errorf("%d segments are left, want the newest sealed one and the active one: %v", l.Status().Segments, err)
 	}
 	for q := range uint32(2) {
 		first, end := l.Bounds(QueueKey{testTopic, q})
@@ -167,9 +167,12 @@ func TestCheckDisk_RefusesAndResumesWithHysteresis(t *testing.T) {
 	} {
 		used, free = c.used, c.free
 		level, err := l.CheckDisk()
-		_, appendErr := appendWait(t, l, Record{Type: GroupRecord})
+		_, appendErr := appendWait(t, l, messages(0, i, 1, 10))
 		if err != nil || level != c.level || errors.Is(appendErr, ErrDiskFull) != c.refuses || (appendErr != nil) != c.refuses {
 			t.Errorf("step %d, %d%% used: level %d, append %v, %v", i, c.used, level, appendErr, err)
+		}
+		if _, err := appendWait(t, l, Record{Type: OffsetsRecord}); err != nil {
+			t.Errorf("step %d: consumers cannot commit: %v", i, err)
 		}
 	}
 }
@@ -179,5 +182,113 @@ func TestOptions_WatermarksMustRise(t *testing.T) {
 		if _, err := Open(t.TempDir(), Options{Watermarks: w}); err == nil {
 			t.Errorf("%+v: no error", w)
 		}
+	}
+}
+
+// TestRetain_QueuesEndWhereTheyEnded after everything of a queue was dropped and
+// the log was opened again, however few segments are left.
+func TestRetain_QueuesEndWhereTheyEnded(t *testing.T) {
+	dir := t.TempDir()
+	quiet := messages(9, 0, 5, 10)
+	o := small()
+	o.Now = func() time.Time { return time.Unix(1_000_000, 0) }
+	l := mustOpen(t, dir, o)
+	mustAppend(t, l, quiet)
+	mustClose(t, l)
+	l, clock, o := aged(t, dir, 200)
+	*clock = clock.Add(time.Hour)
+	if dropped, err := l.Retain(Retention{MaxAge: always(time.Minute), KeepFrom: keepNothing}); dropped == 0 || err != nil {
+		t.Fatalf("dropped %d: %v", dropped, err)
+	}
+	for range 2 {
+		if first, end := l.Bounds(QueueKey{testTopic, 9}); first != 5 || end != 5 {
+			t.Errorf("the quiet queue has %d to %d, want 5 to 5", first, end)
+		}
+		mustClose(t, l)
+		l = mustOpen(t, dir, o)
+	}
+	if c := mustAppend(t, l, messages(9, 5, 1, 10)); c.BaseOffset != 5 {
+		t.Errorf("the quiet queue goes on at %d, want 5", c.BaseOffset)
+	}
+}
+
+func TestTrim_HidesWhatIsBelow(t *testing.T) {
+	dir := t.TempDir()
+	l, clock, o := aged(t, dir, 200)
+	q := QueueKey{testTopic, 0}
+	want := func(first int64) {
+		t.Helper()
+		if got, end := l.Bounds(q); got != first || end != 100 {
+			t.Fatalf("got %d to %d, want %d to 100", got, end, first)
+		}
+		wantQueue(t, l, 0, first, 100)
+		if b, err := l.Read(q, first-1, 1<<20, 0); !errors.Is(err, ErrOutOfRange) || b.Min != first {
+			t.Fatalf("below the first: %+v, %v", b, err)
+		}
+	}
+	l.Trim(q, 50)
+	want(50)
+	l.Trim(q, 20)
+	want(50) // it never falls
+	if at, err := l.OffsetAt(q, 0); at != 50 || err != nil {
+		t.Errorf("the first message of all times: %d, %v", at, err)
+	}
+	if _, err := l.StoredAt(q, 49); !errors.Is(err, ErrOutOfRange) {
+		t.Errorf("a hidden message was stored: %v", err)
+	}
+	if dropped, err := l.Retain(Retention{MaxAge: never, Force: true, KeepFrom: keepNothing}); dropped != 1 || err != nil {
+		t.Fatalf("dropped %d: %v", dropped, err)
+	}
+	want(50) // the segment ended below that
+	wantQueue(t, l, 1, mustBound(l, 1), 100)
+
+	*clock = clock.Add(time.Hour)
+	mustClose(t, l)
+	l = mustOpen(t, dir, o)
+	first := mustBound(l, 0)
+	if first == 0 || first >= 50 {
+		t.Errorf("opened again the queue begins at %d, want where its segment does", first)
+	}
+	l.Trim(q, first-1)
+	if got := mustBound(l, 0); got != first {
+		t.Errorf("trimming below the first offset moved it to %d", got)
+	}
+	l.Trim(q, 1000)
+	if first := mustBound(l, 0); first != 100 {
+		t.Errorf("trimmed beyond the end the queue begins at %d, want its end", first)
+	}
+	l.Trim(QueueKey{99, 0}, 7)
+	if first, end := l.Bounds(QueueKey{99, 0}); first != 0 || end != 0 {
+		t.Errorf("a queue that is not there has %d to %d", first, end)
+	}
+	mustAppend(t, l, messages(0, 100, 1, 10))
+	wantQueue(t, l, 0, 100, 101)
+}
+
+func mustBound(l *Log, queue uint32) int64 {
+	first, _ := l.Bounds(QueueKey{testTopic, queue})
+	return first
+}
+
+func TestFirstIndex(t *testing.T) {
+	dir := t.TempDir()
+	if first, err := FirstIndex(dir); first != 1 || err != nil {
+		t.Errorf("no log: %d, %v", first, err)
+	}
+	l, _, _ := aged(t, dir, 200)
+	if first, err := FirstIndex(dir); first != 1 || err != nil {
+		t.Errorf("a whole log: %d, %v", first, err)
+	}
+	if dropped, err := l.Retain(Retention{MaxAge: never, Force: true, KeepFrom: keepNothing}); dropped != 1 || err != nil {
+		t.Fatalf("dropped %d: %v", dropped, err)
+	}
+	if first, err := FirstIndex(dir); first != l.Status().FirstIndex || first == 1 || err != nil {
+		t.Errorf("got %d, want %d: %v", first, l.Status().FirstIndex, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, manifestName), []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := FirstIndex(dir); !errors.Is(err, ErrDamaged) {
+		t.Errorf("damaged manifest: %v", err)
 	}
 }

@@ -100,7 +100,8 @@ func (s *segment) seal(job sealJob) error {
 		return fmt.Errorf("seal %s: %w", s.path, err)
 	}
 	s.db, s.index, s.keys = nil, nil, nil
-	s.info = job.sealed(s.info)
+	// First is not written: others read it without mu.
+	s.info.Sealed, s.info.Last, s.info.LastChain, s.info.LastMillis = true, job.last, job.chain, job.millis
 	return nil
 }
 
@@ -211,7 +212,8 @@ func (s *segment) find(q QueueKey, offset int64) (found []location, older bool, 
 			return nil
 		}
 		n := block.len()
-		for i := sort.Search(n, func(i int) bool { l := block.at(i); return l.next() > offset }); i < n; i++ {
+		i := sort.Search(n, func(i int) bool { l := block.at(i); return l.next() > offset })
+		for ; i < n && (len(found) > 0 || block.at(i).base <= offset); i++ {
 			found = append(found, block.at(i))
 		}
 		return nil

@@ -253,14 +253,20 @@ func (s *segment) openWritable() error {
 	return nil
 }
 
+// openSealed checks and opens a sealed file, unless another goroutine did; it
+// does nothing for a segment that is closed, or not sealed and being reopened.
 func (s *segment) openSealed() error {
-	if err := checkFile(s.path); err != nil {
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db != nil || s.ended || !s.info.Sealed {
 		return nil
+	}
+	return s.openReadOnlyLocked()
+}
+
+func (s *segment) openReadOnlyLocked() error {
+	if err := checkFile(s.path); err != nil {
+		return err
 	}
 	db, err := openFile(s.path, s.info.Capacity, true)
 	if err != nil {

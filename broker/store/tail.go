@@ -41,7 +41,7 @@ func (t *tail) push(p *pending, now time.Time) error {
 	defer t.mu.Unlock()
 	size := int64(len(p.Data))
 	switch {
-	case t.refuse != nil:
+	case t.refusesLocked(p.Type):
 		return t.refuse
 	case t.held > 0 && t.held+size > t.limit:
 		return fmt.Errorf("%w: %d bytes", ErrBusy, t.held)
@@ -60,6 +60,13 @@ func (t *tail) push(p *pending, now time.Time) error {
 	t.waiting = append(t.waiting, p)
 	t.held += size
 	return nil
+}
+
+// refusesLocked reports whether a record cannot be taken now. A full disk is a
+// reason against messages only: other records are small, and consumers that get
+// on are what makes the disk emptier.
+func (t *tail) refusesLocked(kind Type) bool {
+	return t.refuse != nil && (kind == BatchRecord || !errors.Is(t.refuse, ErrDiskFull))
 }
 
 // take removes what one group commit may hold from the front.

@@ -94,21 +94,13 @@ func (s *segment) verify(ctx context.Context, r *SegmentReport, pace func(contex
 func (s *segment) openToVerify() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		return fmt.Errorf("%s: %w", s.path, ErrClosed)
+	}
 	if s.db != nil {
 		return nil
 	}
-	if err := checkFile(s.path); err != nil {
-		return err
-	}
-	db, err := openFile(s.path, s.info.Capacity, true)
-	if err != nil {
-		return err
-	}
-	if err := guard(s.path, func() error { return db.View(s.checkMeta) }); err != nil {
-		return errors.Join(err, db.Close())
-	}
-	s.db = db
-	return nil
+	return s.openReadOnlyLocked()
 }
 
 // chunkAt copies the chunk that begins at a log index and checks it; nil when

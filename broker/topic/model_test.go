@@ -63,6 +63,9 @@ func (m *model) put(t *rapid.T) {
 		ReadQueues:  rapid.IntRange(1, 3).Draw(t, "read"),
 		WriteQueues: rapid.IntRange(1, 3).Draw(t, "write"),
 		Perm:        message.Perm(rapid.SampledFrom([]int{0, 2, 4, 6}).Draw(t, "perm")),
+
+		RetentionMillis:   rapid.SampledFrom([]int64{protocol.KeepForever, protocol.KeepByDefault, 1000, maxRetentionMillis}).Draw(t, "retention"),
+		KeepUntilConsumed: rapid.Bool().Draw(t, "keep"),
 	}
 	index := m.append(t, func(v *View, index uint64) error { return v.ApplyPut(index, EncodePut(cfg)) })
 	before, ok := m.topics[cfg.Name]

@@ -18,6 +18,8 @@ const (
 	recordVersion = 1
 	maxNameBytes  = 255
 	maxPerm       = 255
+
+	flagKeepUntilConsumed = 1
 )
 
 // EncodePut is the payload of a record that creates the topic, or changes it
@@ -27,7 +29,12 @@ func EncodePut(cfg protocol.TopicConfig) []byte {
 	b := EncodeDelete(cfg.Name)
 	b = binary.AppendUvarint(b, uint64(cfg.ReadQueues))
 	b = binary.AppendUvarint(b, uint64(cfg.WriteQueues))
-	return binary.AppendUvarint(b, uint64(cfg.Perm))
+	b = binary.AppendUvarint(b, uint64(cfg.Perm))
+	b = binary.AppendVarint(b, cfg.RetentionMillis)
+	if cfg.KeepUntilConsumed {
+		return append(b, flagKeepUntilConsumed)
+	}
+	return append(b, 0)
 }
 
 // EncodeDelete is the payload of a record that deletes the topic.
@@ -53,10 +60,12 @@ func DecodePut(data []byte) (protocol.TopicConfig, error) {
 		}
 		numbers[i], rest = int(v), rest[n:]
 	}
-	if len(rest) != 0 {
-		return protocol.TopicConfig{}, fmt.Errorf("%w: put of %q: %d bytes too many", ErrRecord, name, len(rest))
+	retention, n := binary.Varint(rest)
+	if n <= 0 || len(rest) != n+1 || rest[n] > flagKeepUntilConsumed {
+		return protocol.TopicConfig{}, fmt.Errorf("%w: put of %q: %x is not a retention and flags", ErrRecord, name, rest)
 	}
 	cfg.ReadQueues, cfg.WriteQueues, cfg.Perm = numbers[0], numbers[1], message.Perm(numbers[2])
+	cfg.RetentionMillis, cfg.KeepUntilConsumed = retention, rest[n] == flagKeepUntilConsumed
 	return cfg, nil
 }
 

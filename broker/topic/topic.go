@@ -11,7 +11,7 @@
 // # Records
 //
 // The payload of a record that creates or changes a topic (EncodePut). "uvarint"
-// is that of encoding/binary:
+// and "varint" are those of encoding/binary:
 //
 //	1 byte   version, 1
 //	uvarint  length of the name in bytes, 1 to 255
@@ -19,6 +19,8 @@
 //	uvarint  read queues, at most 2^31-1
 //	uvarint  write queues, at most 2^31-1
 //	uvarint  permissions (message.Perm), at most 255
+//	varint   milliseconds for which messages can be read; 0: as the broker does by default, -1: for ever
+//	1 byte   flags; 1: messages are kept until they are consumed; others are 0
 //
 // The payload of a record that deletes a topic (EncodeDelete):
 //
@@ -38,6 +40,9 @@
 package topic
 
 import (
+	"math"
+	"time"
+
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/transport/protocol"
 )
@@ -54,9 +59,13 @@ type Topic struct {
 	protocol.TopicConfig
 }
 
+// maxRetentionMillis is the longest time that a time.Duration holds, 292 years.
+const maxRetentionMillis = math.MaxInt64 / int64(time.Millisecond)
+
 // Validate tells whether a client may give a topic this configuration: a name
-// that message.CheckTopic accepts, 1 to MaxQueues read and write queues, and
-// known permissions. The error is a *protocol.Error with InvalidArgument.
+// that message.CheckTopic accepts, 1 to MaxQueues read and write queues, known
+// permissions, and a retention that is one. The error is a *protocol.Error with
+// InvalidArgument.
 func Validate(cfg protocol.TopicConfig) error {
 	if err := message.CheckTopic(cfg.Name); err != nil {
 		return protocol.Errorf(protocol.InvalidArgument, "%v", err)
@@ -71,7 +80,16 @@ func Validate(cfg protocol.TopicConfig) error {
 		return protocol.Errorf(protocol.InvalidArgument, "topic %q: permission %d; it is a sum of %d (write) and %d (read)",
 			cfg.Name, int(cfg.Perm), int(message.PermWrite), int(message.PermRead))
 	}
-	return nil
+	return checkRetention(cfg.Name, cfg.RetentionMillis)
+}
+
+func checkRetention(topic string, millis int64) error {
+	if millis == protocol.KeepByDefault || millis == protocol.KeepForever ||
+		millis >= protocol.MinRetentionMillis && millis <= maxRetentionMillis {
+		return nil
+	}
+	return protocol.Errorf(protocol.InvalidArgument, "topic %q: retention of %d ms; %d to %d ms are allowed, %d (the broker's default) and %d (for ever)",
+		topic, millis, protocol.MinRetentionMillis, maxRetentionMillis, protocol.KeepByDefault, protocol.KeepForever)
 }
 
 func checkQueues(topic, kind string, n int) error {

@@ -114,7 +114,7 @@ func TestListIsSorted(t *testing.T) {
 func TestIllegibleRecordChangesNothing(t *testing.T) {
 	v := New()
 	mustPut(t, v, 1, config("a", 4))
-	for _, data := range [][]byte{nil, {2, 1, 'a', 1, 1, 6}, {1, 1, 'a', 9, 9}, {1, 1, 'a', 9, 9, 6, 0}} {
+	for _, data := range [][]byte{nil, {2, 1, 'a', 1, 1, 6, 0, 0}, {1, 1, 'a', 9, 9}, {1, 1, 'a', 9, 9, 6}, {1, 1, 'a', 9, 9, 6, 0}, {1, 1, 'a', 9, 9, 6, 0x80, 0}, {1, 1, 'a', 9, 9, 6, 0, 2}, {1, 1, 'a', 9, 9, 6, 0, 1, 0}} {
 		if err := v.ApplyPut(2, data); !errors.Is(err, ErrRecord) {
 			t.Errorf("put %x: got %v, want ErrRecord", data, err)
 		}
@@ -134,6 +134,9 @@ func TestValidate(t *testing.T) {
 		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: message.PermReadWrite},
 		{Name: strings.Repeat("a", 127), ReadQueues: MaxQueues, WriteQueues: 1, Perm: message.PermRead},
 		{Name: "a|b%c", ReadQueues: 1, WriteQueues: MaxQueues, Perm: 0},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, RetentionMillis: protocol.KeepForever, KeepUntilConsumed: true},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, RetentionMillis: protocol.MinRetentionMillis},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, RetentionMillis: maxRetentionMillis},
 	}
 	for _, cfg := range valid {
 		if err := Validate(cfg); err != nil {
@@ -154,6 +157,10 @@ func TestValidate(t *testing.T) {
 		{Name: "a", ReadQueues: 1, WriteQueues: MaxQueues + 1, Perm: rw},
 		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: 1},
 		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: -2},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, RetentionMillis: 1},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, RetentionMillis: protocol.MinRetentionMillis - 1},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, RetentionMillis: -2},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, RetentionMillis: maxRetentionMillis + 1},
 	}
 	for _, cfg := range invalid {
 		err := Validate(cfg)
@@ -165,7 +172,8 @@ func TestValidate(t *testing.T) {
 }
 
 func TestValidTopicsCanBeDecoded(t *testing.T) {
-	cfg := protocol.TopicConfig{Name: strings.Repeat("a", 127), ReadQueues: MaxQueues, WriteQueues: MaxQueues, Perm: message.PermReadWrite}
+	cfg := protocol.TopicConfig{Name: strings.Repeat("a", 127), ReadQueues: MaxQueues, WriteQueues: MaxQueues, Perm: message.PermReadWrite,
+		RetentionMillis: maxRetentionMillis, KeepUntilConsumed: true}
 	if err := Validate(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -180,8 +188,9 @@ func TestValidTopicsCanBeDecoded(t *testing.T) {
 
 // TestRecordBytes pins the bytes that the package comment shows.
 func TestRecordBytes(t *testing.T) {
-	cfg := protocol.TopicConfig{Name: "orders", ReadQueues: 8, WriteQueues: 300, Perm: message.PermReadWrite}
-	put := []byte{1, 6, 'o', 'r', 'd', 'e', 'r', 's', 8, 0xac, 0x02, 6}
+	cfg := protocol.TopicConfig{Name: "orders", ReadQueues: 8, WriteQueues: 300, Perm: message.PermReadWrite,
+		RetentionMillis: 3_600_000, KeepUntilConsumed: true}
+	put := []byte{1, 6, 'o', 'r', 'd', 'e', 'r', 's', 8, 0xac, 0x02, 6, 0x80, 0xba, 0xb7, 0x03, 1}
 	if got := EncodePut(cfg); !bytes.Equal(got, put) {
 		t.Errorf("put: got %x, want %x", got, put)
 	}
@@ -209,7 +218,7 @@ func TestRowBytes(t *testing.T) {
 		func(key []byte) { got[fmt.Sprintf("%x", key)] = "deleted" },
 	)
 	want := map[string]string{
-		"740000000000000102": "010161040406",
+		"740000000000000102": "0101610404060000",
 		"74000000000000012c": "deleted",
 		"76":                 "ad02",
 	}
@@ -282,6 +291,7 @@ func TestReadersRunBesideTheApplier(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(EncodePut(config("orders", 300)))
+	f.Add(EncodePut(protocol.TopicConfig{Name: "a", RetentionMillis: protocol.KeepForever, KeepUntilConsumed: true}))
 	f.Add(EncodeDelete("orders"))
 	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -14,6 +14,16 @@ import (
 	"go.etcd.io/bbolt"
 )
 
+// Where bbolt keeps what the tests damage.
+const (
+	pageHeader    = 16
+	pageElement   = 16
+	metaBytes     = 64
+	metaChecksum  = 56
+	flagBranch    = 0x01
+	firstDataPage = 2
+)
+
 // sample is a file whose rows were flushed at position 1 and, changed, at 2.
 // View "a" is a tree of several pages, view "b" an inline bucket; the freelist is
 // not empty.
@@ -50,23 +60,21 @@ func newSample(t testing.TB) *sample {
 // read takes the part of the file that has pages, and which of them are in use.
 func (s *sample) read(t testing.TB, path string) {
 	t.Helper()
-	all, err := os.ReadFile(path)
-	if err != nil {
+	var err error
+	if s.bytes, err = os.ReadFile(path); err != nil {
 		t.Fatal(err)
 	}
-	m, err := currentMeta(bytes.NewReader(all), s.pageSize)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.bytes = all[:m.pages*uint64(s.pageSize)]
-	p := &pages{file: bytes.NewReader(all), size: s.pageSize, used: make([]bool, m.pages)}
-	if err := p.walk(m.root, nil, p.bucket); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.take(m.freelist); err != nil {
-		t.Fatal(err)
-	}
-	s.used = p.used
+	update(t, path, func(tx *bbolt.Tx) error {
+		s.bytes = s.bytes[:tx.Size()]
+		for id := range len(s.bytes) / s.pageSize {
+			page, err := tx.Page(id)
+			if err != nil {
+				return err
+			}
+			s.used = append(s.used, page.Type != "free")
+		}
+		return nil
+	})
 }
 
 // verify opens a damaged copy: it is refused, or it is exactly what it was at
@@ -270,9 +278,9 @@ func TestOpenWithOneMetaPage(t *testing.T) {
 	}
 }
 
-// TestCheckPagesFindsCircles builds what no single bit does: pointers that go
+// TestOpenFindsCircles builds what no single bit does: pointers that go
 // round, of which bbolt would never come back.
-func TestCheckPagesFindsCircles(t *testing.T) {
+func TestOpenFindsCircles(t *testing.T) {
 	s := newSample(t)
 	size := s.pageSize
 	circles := 0
@@ -369,43 +377,6 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, at uint32, patch []byte) {
 		file := bytes.Clone(s.bytes)
 		copy(file[int(at)%len(file):], patch)
-		err := checkPages(bytes.NewReader(file), s.pageSize)
-		if err != nil && !errors.Is(err, ErrDamaged) {
-			t.Fatalf("got %v, want ErrDamaged", err)
-		}
-		if err == nil {
-			s.verify(t, dbPath(t), file)
-		}
+		s.verify(t, dbPath(t), file)
 	})
-}
-
-// TestCheckPagesReadsLongFreelists covers the form that a freelist takes when its
-// count does not fit the header of a page.
-func TestCheckPagesReadsLongFreelists(t *testing.T) {
-	const size, id, free = 4096, 2, manyFree + 5
-	build := func(count uint64) *pages {
-		overflow := (pageHeader + 8 + 8*free) / size
-		b := make([]byte, (id+1+overflow)*size)
-		le := binary.LittleEndian
-		header := b[id*size:]
-		le.PutUint64(header, id)
-		le.PutUint16(header[8:], flagFreelist)
-		le.PutUint16(header[10:], manyFree)
-		le.PutUint32(header[12:], uint32(overflow))
-		le.PutUint64(header[pageHeader:], count)
-		for i := range free {
-			le.PutUint64(header[pageHeader+8+8*i:], uint64(1000+i))
-		}
-		return &pages{file: bytes.NewReader(b), size: size, used: make([]bool, 1000+free)}
-	}
-	if err := build(free).freelist(id); err != nil {
-		t.Errorf("got %v of a list that is right", err)
-	}
-	p := build(free)
-	p.used[1000+free-1] = true
-	for name, p := range map[string]*pages{"a page in use": p, "a page of no file": build(free + 1), "a count beyond the page": build(1 << 40)} {
-		if err := p.freelist(id); !errors.Is(err, ErrDamaged) {
-			t.Errorf("%s: got %v, want ErrDamaged", name, err)
-		}
-	}
 }

@@ -14,12 +14,14 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/rmqio/rmq/broker/pages"
 )
 
 const lockTimeout = time.Second
 
-// DB is the open file. Flush and Close belong to one goroutine at a time;
-// Position may be called from any.
+// DB is the open file. Flush, Settle and Close belong to one goroutine at a time;
+// Position and Certain may be called from any.
 type DB struct {
 	path  string
 	bolt  *bbolt.DB
@@ -30,6 +32,7 @@ type DB struct {
 	pending  []map[string][]byte
 	state    state
 	position atomic.Uint64
+	certain  atomic.Uint64
 	// failed is set by a write whose outcome is not known; nothing is written
 	// after it.
 	failed error
@@ -92,6 +95,23 @@ func (d *DB) open() error {
 	}
 	d.position.Store(d.state.position)
 	return nil
+}
+
+// checkFile proves the structure of the file under a shared lock. Opened for
+// reading only, bbolt looks at nothing but its two meta pages. One whole meta
+// page is enough.
+func checkFile(path string) error {
+	o := options()
+	o.ReadOnly = true
+	bolt, err := bbolt.Open(path, 0, o)
+	if err != nil {
+		return boltError(err)
+	}
+	_, err = pages.Check(path, bolt.Info().PageSize)
+	if errors.Is(err, pages.ErrDamaged) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return errors.Join(err, bolt.Close())
 }
 
 func (d *DB) openBolt() error {
@@ -171,6 +191,23 @@ func (d *DB) loadView(b *bbolt.Bucket, v View) error {
 // flush that succeeded, or as opened. 0: none.
 func (d *DB) Position() uint64 { return d.position.Load() }
 
+// Certain is the position that the rows on disk have applied even if one of
+// bbolt's two meta pages goes bad: that of the flush before the last; 0 when it is
+// not known, as after Open. The log keeps what lies behind it.
+func (d *DB) Certain() uint64 { return d.certain.Load() }
+
+// Settle writes the position of the last flush once more, so that both meta pages
+// lead to it: Certain is Position then. After an error nothing has changed; the
+// next Settle tries again.
+func (d *DB) Settle() error {
+	if d.failed != nil || d.Certain() == d.state.position {
+		return d.failed
+	}
+	return d.commit(d.state.position, func() error {
+		return d.bolt.Update(func(tx *bbolt.Tx) error { return writeState(tx, d.state) })
+	})
+}
+
 // Flush writes all that changed in the views, and position, in one transaction.
 // It is called when the views have applied exactly the records up to position,
 // and none of them changes meanwhile. When it fails the file is as before and no
@@ -187,8 +224,14 @@ func (d *DB) Flush(position uint64) error {
 	if !d.stage() && position == d.state.position {
 		return nil
 	}
-	err := d.guard(func() error { return d.write(position) })
+	return d.commit(position, func() error { return d.write(position) })
+}
+
+// commit carries out a transaction and notes where its meta page leads.
+func (d *DB) commit(position uint64, write func() error) error {
+	err := d.guard(write)
 	if err == nil {
+		d.certain.Store(d.position.Swap(position))
 		return nil
 	}
 	err = fmt.Errorf("flush %s at position %d: %w", d.path, position, err)
@@ -234,7 +277,6 @@ func (d *DB) write(position uint64) error {
 		d.pending[i] = map[string][]byte{}
 	}
 	d.state = next
-	d.position.Store(position)
 	return nil
 }
 

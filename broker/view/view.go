@@ -39,7 +39,8 @@
 //
 // One kind of damage is repaired silently: when one of bbolt's two meta pages is
 // bad, the other takes the file back to the flush before the last. The log must
-// therefore keep what lies behind the position of the flush before the last.
+// therefore keep what lies behind the position of the flush before the last:
+// DB.Certain.
 package view
 
 import "errors"

@@ -10,7 +10,21 @@ type TopicConfig struct {
 	ReadQueues  int          `json:"readQueues"`
 	WriteQueues int          `json:"writeQueues"`
 	Perm        message.Perm `json:"perm"`
+	// RetentionMillis is for how long messages can be read: KeepByDefault,
+	// KeepForever, or at least MinRetentionMillis.
+	RetentionMillis int64 `json:"retentionMillis,omitempty"`
+	// KeepUntilConsumed keeps messages beyond that until every group that reads
+	// the topic has consumed them, and while no group reads it.
+	KeepUntilConsumed bool `json:"keepUntilConsumed,omitempty"`
 }
+
+// Values of TopicConfig.RetentionMillis that are no duration, and the shortest
+// one.
+const (
+	KeepByDefault      = 0  // as long as the broker keeps messages by default
+	KeepForever        = -1 // as long as the broker's limit of bytes and its disk allow
+	MinRetentionMillis = 1000
+)
 
 // PutTopicRequest creates a topic or changes it.
 type PutTopicRequest struct {
@@ -341,9 +355,15 @@ type BrokerStatusResponse struct {
 	FirstIndex uint64 `json:"firstIndex"`
 	LastIndex  uint64 `json:"lastIndex"`
 	DiskBytes  int64  `json:"diskBytes"`
-	Topics     int    `json:"topics"`
-	Groups     int    `json:"groups"`
-	Clients    int    `json:"clients"`
+	// DiskUsedPercent and DiskFreeBytes are those of the log's disk. DiskLevel
+	// judges them: ok, warn, clean (old messages go early) or refuse (new ones are
+	// refused); empty when the disk cannot be looked at.
+	DiskUsedPercent int    `json:"diskUsedPercent"`
+	DiskFreeBytes   int64  `json:"diskFreeBytes"`
+	DiskLevel       string `json:"diskLevel"`
+	Topics          int    `json:"topics"`
+	Groups          int    `json:"groups"`
+	Clients         int    `json:"clients"`
 }
 
 // MembersChangedEvent is the payload of MembersChanged.

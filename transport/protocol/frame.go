@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"time"
 )
 
@@ -20,6 +21,8 @@ const (
 
 	frameMagic = 0x7172 // "rq"
 	frameCRCAt = 28
+
+	maxTimeoutMillis = uint64(math.MaxInt64 / time.Millisecond) // a time.Duration holds no more
 )
 
 // Errors of DecodeFrame.
@@ -48,9 +51,11 @@ type Frame struct {
 	Code Code
 	// ID joins an answer to its request; unique within a connection.
 	ID uint64
-	// Deadline of a request; after it the answer interests nobody. Zero: none.
-	Deadline time.Time
-	Payload  []byte
+	// Timeout of a request is how long the caller will still wait when it sends;
+	// the receiver counts from the arrival. It crosses the wire in whole
+	// milliseconds, rounded down, but at least one. Zero: the caller waits for ever.
+	Timeout time.Duration
+	Payload []byte
 }
 
 // AppendFrame appends the encoding of f to dst.
@@ -72,11 +77,7 @@ func FinishFrame(b []byte, f *Frame) {
 	le.PutUint16(b[4:], uint16(f.Code))
 	le.PutUint16(b[6:], 0) // flags: none yet
 	le.PutUint64(b[8:], f.ID)
-	var deadline int64
-	if !f.Deadline.IsZero() {
-		deadline = f.Deadline.UnixMilli()
-	}
-	le.PutUint64(b[16:], uint64(deadline))
+	le.PutUint64(b[16:], f.timeoutMillis())
 	le.PutUint32(b[24:], uint32(len(b)-FrameHeader))
 	le.PutUint32(b[frameCRCAt:], frameCRC(b))
 }
@@ -99,9 +100,11 @@ func DecodeFrame(b []byte) (Frame, error) {
 	if flags := le.Uint16(b[6:]); flags != 0 {
 		return f, fmt.Errorf("%w: flags %#04x", ErrFrameVersion, flags)
 	}
-	if ms := int64(le.Uint64(b[16:])); ms != 0 {
-		f.Deadline = time.UnixMilli(ms)
+	timeout := le.Uint64(b[16:])
+	if timeout > maxTimeoutMillis {
+		return f, fmt.Errorf("%w: timeout of %d ms", ErrBadFrame, timeout)
 	}
+	f.Timeout = time.Duration(timeout) * time.Millisecond
 	if n := le.Uint32(b[24:]); uint64(n) != uint64(len(b)-FrameHeader) {
 		return f, fmt.Errorf("%w: payload of %d bytes in a frame of %d", ErrBadFrame, n, len(b))
 	}
@@ -113,6 +116,13 @@ func DecodeFrame(b []byte) (Frame, error) {
 	}
 	f.Payload = b[FrameHeader:]
 	return f, nil
+}
+
+func (f *Frame) timeoutMillis() uint64 {
+	if f.Timeout == 0 {
+		return 0
+	}
+	return uint64(max(f.Timeout.Milliseconds(), 1)) // one that is over is not none
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

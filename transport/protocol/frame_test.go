@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 
 func sampleFrame() Frame {
 	return Frame{Kind: KindRequest, Code: QueryRoute, ID: 0x0102030405060708,
-		Deadline: time.UnixMilli(1_700_000_000_123), Payload: []byte(`{"topic":"orders"}`)}
+		Timeout: 4567 * time.Millisecond, Payload: []byte(`{"topic":"orders"}`)}
 }
 
 // seal makes the payload length and the checksum of a frame right again.
@@ -23,7 +24,7 @@ func seal(b []byte) []byte {
 }
 
 func equalFrames(a, b Frame) bool {
-	return a.Kind == b.Kind && a.Code == b.Code && a.ID == b.ID && a.Deadline.Equal(b.Deadline) && bytes.Equal(a.Payload, b.Payload)
+	return a.Kind == b.Kind && a.Code == b.Code && a.ID == b.ID && a.Timeout == b.Timeout && bytes.Equal(a.Payload, b.Payload)
 }
 
 func TestFrame_RoundTrip(t *testing.T) {
@@ -34,9 +35,7 @@ func TestFrame_RoundTrip(t *testing.T) {
 			ID:      rapid.Uint64().Draw(t, "id"),
 			Payload: rapid.SliceOfN(rapid.Byte(), 0, 1000).Draw(t, "payload"),
 		}
-		if ms := rapid.Int64().Draw(t, "deadline"); ms != 0 {
-			f.Deadline = time.UnixMilli(ms)
-		}
+		f.Timeout = time.Duration(rapid.Uint64Range(0, maxTimeoutMillis).Draw(t, "timeout")) * time.Millisecond
 		before := rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(t, "before")
 		b := AppendFrame(bytes.Clone(before), &f)
 		if !bytes.HasPrefix(b, before) {
@@ -48,11 +47,25 @@ func TestFrame_RoundTrip(t *testing.T) {
 			t.Fatalf("got %+v, %v, want %+v", got, err, f)
 		}
 		finished := append(make([]byte, FrameHeader), f.Payload...)
-		FinishFrame(finished, &Frame{Kind: f.Kind, Code: f.Code, ID: f.ID, Deadline: f.Deadline})
+		FinishFrame(finished, &Frame{Kind: f.Kind, Code: f.Code, ID: f.ID, Timeout: f.Timeout})
 		if !bytes.Equal(finished, b) {
 			t.Fatalf("FinishFrame: got % x, want % x", finished, b)
 		}
 	})
+}
+
+// 0 on the wire is for ever: no other timeout may become it.
+func TestFrame_TimeoutIsWholeMilliseconds(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{
+		0: 0, 1: time.Millisecond, -1: time.Millisecond, math.MinInt64: time.Millisecond,
+		time.Millisecond: time.Millisecond, 2*time.Millisecond - 1: time.Millisecond,
+		math.MaxInt64: time.Duration(math.MaxInt64).Truncate(time.Millisecond),
+	} {
+		f, err := DecodeFrame(AppendFrame(nil, &Frame{Kind: KindRequest, Timeout: timeout}))
+		if err != nil || f.Timeout != want {
+			t.Errorf("%v: got %v, %v, want %v", timeout, f.Timeout, err, want)
+		}
+	}
 }
 
 func TestDecodeFrame_SharesThePayload(t *testing.T) {
@@ -106,6 +119,8 @@ func TestDecodeFrame_Refuses(t *testing.T) {
 		{"flags", func(b []byte) { b[7] = 1 }, ErrFrameVersion},
 		{"kind 0", func(b []byte) { b[3] = 0 }, ErrBadFrame},
 		{"kind 5", func(b []byte) { b[3] = 5 }, ErrBadFrame},
+		{"timeout beyond what a duration holds", func(b []byte) { le.PutUint64(b[16:], maxTimeoutMillis+1) }, ErrBadFrame},
+		{"timeout all ones", func(b []byte) { le.PutUint64(b[16:], math.MaxUint64) }, ErrBadFrame},
 		{"payload length beyond the frame", func(b []byte) { le.PutUint32(b[24:], 1<<32-1) }, ErrBadFrame},
 		{"payload length short", func(b []byte) { le.PutUint32(b[24:], 0) }, ErrBadFrame},
 	}

@@ -36,6 +36,10 @@ func samplePullResponse() *PullResponse {
 	}}
 }
 
+func sampleQueryMessagesResponse() *QueryMessagesResponse {
+	return &QueryMessagesResponse{Next: 4711, Damage: "segment 3", Batches: []byte("batches")}
+}
+
 func drawError(t *rapid.T, retryAfter bool) *Error {
 	if rapid.Bool().Draw(t, "no error") {
 		return nil
@@ -99,6 +103,16 @@ func TestPullResponse_RoundTrip(t *testing.T) {
 	})
 }
 
+func TestQueryMessagesResponse_RoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		roundTrip(t, &QueryMessagesResponse{
+			Next:    rapid.Uint64().Draw(t, "next"),
+			Damage:  rapid.String().Draw(t, "damage"),
+			Batches: rapid.SliceOfN(rapid.Byte(), 0, 100).Draw(t, "batches"),
+		}, new(QueryMessagesResponse))
+	})
+}
+
 // roundTrip encodes v and decodes it into got.
 func roundTrip(t interface{ Fatalf(string, ...any) }, v, got any) {
 	b, err := Marshal(nil, v)
@@ -118,11 +132,14 @@ var decoders = map[string]func() encoding.BinaryUnmarshaler{
 	"SendResponse": func() encoding.BinaryUnmarshaler { return new(SendResponse) },
 	"PullRequest":  func() encoding.BinaryUnmarshaler { return new(PullRequest) },
 	"PullResponse": func() encoding.BinaryUnmarshaler { return new(PullResponse) },
+
+	"QueryMessagesResponse": func() encoding.BinaryUnmarshaler { return new(QueryMessagesResponse) },
 }
 
 func samples() map[string]encoding.BinaryAppender {
 	return map[string]encoding.BinaryAppender{
 		"SendResponse": sampleSendResponse(), "PullRequest": samplePullRequest(), "PullResponse": samplePullResponse(),
+		"QueryMessagesResponse": sampleQueryMessagesResponse(),
 	}
 }
 
@@ -147,19 +164,21 @@ func TestBinaryPayloads_EveryCutAndEveryExtensionIsRefused(t *testing.T) {
 }
 
 func TestBinaryPayloads_FalseCountsAllocateNothingLarge(t *testing.T) {
-	for name := range decoders {
+	for _, at := range []struct {
+		name   string
+		before []byte // what comes before the count
+	}{
+		{"SendResponse", nil}, {"PullRequest", []byte{0, 2, 0}}, {"PullRequest", []byte{0, 2, 0, 0, 0}}, {"PullResponse", nil},
+		{"PullResponse", []byte{1, 0, 0, 0, 0, 0}}, {"QueryMessagesResponse", []byte{0}}, {"QueryMessagesResponse", []byte{0, 0}},
+	} {
 		for _, count := range []uint64{1 << 20, 1 << 32, 1 << 62, 1 << 63, math.MaxUint64} {
-			var b []byte
-			if name == "PullRequest" {
-				b = []byte{0, 2, 0, 0, 0}
-			}
-			b = append(binary.AppendUvarint(b, count), 1, 2, 3, 4, 5, 6, 7)
+			b := append(binary.AppendUvarint(bytes.Clone(at.before), count), 1, 2, 3, 4, 5, 6, 7)
 			var err error
-			if n := allocated(func() { err = decoders[name]().UnmarshalBinary(b) }); n > 4<<10 {
-				t.Errorf("%s: %d bytes allocated for a count of %d", name, n, count)
+			if n := allocated(func() { err = decoders[at.name]().UnmarshalBinary(b) }); n > 4<<10 {
+				t.Errorf("%s: %d bytes allocated for a count of %d", at.name, n, count)
 			}
 			if !errors.Is(err, InvalidArgument) {
-				t.Errorf("%s with a count of %d: got %v", name, count, err)
+				t.Errorf("%s with a count of %d: got %v", at.name, count, err)
 			}
 		}
 	}
@@ -178,6 +197,14 @@ func allocated(fn func()) uint64 {
 	fn()
 	runtime.ReadMemStats(&after)
 	return after.TotalAlloc - before.TotalAlloc
+}
+
+func TestQueryMessagesResponse_SharesTheBatches(t *testing.T) {
+	b := mustAppend(t, sampleQueryMessagesResponse())
+	var got QueryMessagesResponse
+	if err := got.UnmarshalBinary(b); err != nil || &got.Batches[len(got.Batches)-1] != &b[len(b)-1] {
+		t.Fatalf("got a copy, %v", err)
+	}
 }
 
 func TestPullRequest_Limits(t *testing.T) {
@@ -256,6 +283,9 @@ func mustAppend(t *testing.T, v encoding.BinaryAppender) []byte {
 func FuzzDecodeSendResponse(f *testing.F) { fuzzPayload(f, "SendResponse") }
 func FuzzDecodePullRequest(f *testing.F)  { fuzzPayload(f, "PullRequest") }
 func FuzzDecodePullResponse(f *testing.F) { fuzzPayload(f, "PullResponse") }
+func FuzzDecodeQueryMessagesResponse(f *testing.F) {
+	fuzzPayload(f, "QueryMessagesResponse")
+}
 
 // fuzzPayload holds that what decodes can be encoded, and decodes to the same.
 func fuzzPayload(f *testing.F, name string) {

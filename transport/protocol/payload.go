@@ -12,7 +12,7 @@ import (
 type Request interface{ RequestCode() Code }
 
 // Marshal appends the encoding of a payload: its own binary form where it has
-// one (sending and pulling), else JSON.
+// one (those that carry batches), else JSON.
 func Marshal(dst []byte, v any) ([]byte, error) {
 	if b, ok := v.(encoding.BinaryAppender); ok {
 		return b.AppendBinary(dst)

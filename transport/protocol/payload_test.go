@@ -27,6 +27,7 @@ var exchanges = []exchange{
 	{ClassClient, new(SyncLeasesRequest), new(SyncLeasesResponse)},
 	{ClassClient, new(CommitOffsetsRequest), new(CommitOffsetsResponse)},
 	{ClassClient, new(QueryOffsetsRequest), new(QueryOffsetsResponse)},
+	{ClassAdmin, new(QueryMessagesRequest), new(QueryMessagesResponse)},
 	{ClassAdmin, new(PutTopicRequest), new(PutTopicResponse)},
 	{ClassAdmin, new(DeleteTopicRequest), new(Empty)},
 	{ClassAdmin, new(ListTopicsRequest), new(ListTopicsResponse)},
@@ -111,7 +112,7 @@ func TestPayloads_TheTestsKnowAll(t *testing.T) {
 
 func TestCodes(t *testing.T) {
 	numbers := map[Code]string{
-		10: "SEND_MESSAGE", 11: "PULL_MESSAGE", 14: "QUERY_OFFSETS", 15: "COMMIT_OFFSETS", 17: "PUT_TOPIC",
+		10: "SEND_MESSAGE", 11: "PULL_MESSAGE", 12: "QUERY_MESSAGES", 14: "QUERY_OFFSETS", 15: "COMMIT_OFFSETS", 17: "PUT_TOPIC",
 		21: "LIST_TOPICS", 28: "BROKER_STATUS", 34: "HEARTBEAT", 35: "LEAVE_GROUP", 38: "LIST_MEMBERS",
 		40: "MEMBERS_CHANGED", 41: "SYNC_LEASES", 103: "REGISTER_BROKER", 104: "LEAVE_BROKER", 105: "QUERY_ROUTE",
 		106: "QUERY_CLUSTER", 200: "PUT_GROUP", 201: "LIST_GROUPS", 206: "QUERY_TOPICS", 207: "DELETE_GROUP",

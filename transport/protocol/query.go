@@ -14,8 +14,8 @@ type QueryMessagesRequest struct {
 	ID string `json:"id,omitempty"`
 	// LogIndex is a record of the broker's log, which holds a batch.
 	LogIndex uint64 `json:"logIndex,omitempty"`
-	// Max is how many messages are wanted: 1 to MaxQueryMessages. A batch is not
-	// cut, so that some more may come.
+	// Max is how many messages are wanted: 1 to MaxQueryMessages. What one record
+	// has is not cut, so that some more may come.
 	Max int `json:"max"`
 	// Before, when not 0, is the Next of the answer before: the query goes on.
 	Before uint64 `json:"before,omitempty"`
@@ -23,13 +23,15 @@ type QueryMessagesRequest struct {
 
 func (*QueryMessagesRequest) RequestCode() Code { return QueryMessages }
 
-// QueryMessagesResponse has the matches, newest first.
+// QueryMessagesResponse has the matches of one or more records of the log.
 type QueryMessagesResponse struct {
 	// Next goes into Before of the next query; 0 when there is nothing older.
 	Next uint64
 	// Damage says what could not be searched; empty when everything was.
 	Damage string
-	// Batches are the messages, each a batch of its own.
+	// Batches have the messages, newest record first. A message that matches is a
+	// batch of its own, or the batch that it was stored in is there as a whole,
+	// where that is smaller: it may hold messages that do not match.
 	Batches []byte
 }
 

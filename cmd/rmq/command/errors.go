@@ -53,6 +53,7 @@ func errorEntries() []errorEntry {
 		own("BAD_INPUT", exitFailure, "a line of the input is not what --in says it is", "correct the line that is named; the lines before it were sent"),
 		own("NO_BROKER", exitUnavailable, "the name server knows no broker", "wait for one: rmq cluster health --wait"),
 		own("BROKER_NOT_FOUND", exitNotFound, "the name server does not know a broker of this name", "rmq cluster info"),
+		own("MESSAGE_NOT_FOUND", exitNotFound, "no message has the id, or none is at the place", "rmq topic stats TOPIC shows what is there; old messages are deleted after a while"),
 		own("UNHEALTHY", exitUnavailable, "the cluster cannot send and receive", "rmq cluster health says why; --wait waits until it can"),
 		own("TIMED_OUT", exitUnavailable, "the time of --timeout was not enough", "give more with --timeout"),
 		own("PARTIAL", exitPartial, "a part was done and another part failed", "correct the cause and run the same command again"),

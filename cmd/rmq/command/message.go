@@ -3,12 +3,14 @@ package command
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rmqio/rmq/admin"
 	"github.com/rmqio/rmq/consumer"
 	"github.com/rmqio/rmq/message"
+	"github.com/rmqio/rmq/transport/protocol"
 )
 
 func (a *app) messageCommand() *cobra.Command {
@@ -36,21 +38,7 @@ func (a *app) messageGet() *cobra.Command {
 A message that was stored more than once, because an answer was lost and it was
 sent again, is printed as often.`,
 		Args: takes("[ID]"),
-		RunE: a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error {
-			switch {
-			case len(args) == 1 && p == (messagePlace{queue: -1, offset: -1, topic: p.topic}):
-				id, err := message.ParseID(args[0])
-				if err != nil {
-					return usagef("%v", err)
-				}
-				return a.printMessages(ctx, ad, admin.MessageQuery{ID: id, Topic: p.topic}, admin.Target{}, 0, "no broker has message "+args[0])
-			case len(args) == 0 && p.logIndex != 0 && p.broker != "" && p.offset < 0:
-				return a.printMessages(ctx, ad, admin.MessageQuery{LogIndex: p.logIndex}, admin.Target{Brokers: []string{p.broker}}, 0, "the record holds no messages")
-			case len(args) == 0 && p.logIndex == 0 && p.topic != "" && p.broker != "" && p.queue >= 0 && p.offset >= 0:
-				return a.printMessageAt(ctx, ad, p)
-			}
-			return usagef("message get needs an ID, or --topic --broker --queue --offset, or --broker --log-index")
-		}),
+		RunE: a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error { return a.getMessage(ctx, ad, p, args) }),
 	}
 	f := c.Flags()
 	f.StringVar(&p.topic, "topic", "", "`TOPIC` of the message")
@@ -59,6 +47,26 @@ sent again, is printed as often.`,
 	f.Int64Var(&p.offset, "offset", -1, "`OFFSET` in the queue")
 	f.Uint64Var(&p.logIndex, "log-index", 0, "`INDEX` in the broker's log")
 	return c
+}
+
+// getMessage takes one of the three ways to name a message, and no mixture.
+func (a *app) getMessage(ctx context.Context, ad *admin.Admin, p messagePlace, args []string) error {
+	byID := messagePlace{topic: p.topic, queue: -1, offset: -1}
+	byIndex := messagePlace{broker: p.broker, queue: -1, offset: -1, logIndex: p.logIndex}
+	switch {
+	case len(args) == 1 && p == byID:
+		id, err := message.ParseID(args[0])
+		if err != nil {
+			return usagef("%v", err)
+		}
+		return a.printMessages(ctx, ad, admin.MessageQuery{ID: id, Topic: p.topic}, admin.Target{}, 0, "no broker has message "+args[0])
+	case len(args) == 0 && p == byIndex && p.logIndex != 0 && p.broker != "":
+		none := fmt.Sprintf("record %d of %s is not there or holds no messages", p.logIndex, p.broker)
+		return a.printMessages(ctx, ad, admin.MessageQuery{LogIndex: p.logIndex}, admin.Target{Brokers: []string{p.broker}}, 0, none)
+	case len(args) == 0 && p.logIndex == 0 && p.topic != "" && p.broker != "" && p.queue >= 0 && p.offset >= 0:
+		return a.printMessageAt(ctx, ad, p)
+	}
+	return usagef("message get needs an ID, or --topic --broker --queue --offset, or --broker --log-index")
 }
 
 func (a *app) messageQuery() *cobra.Command {
@@ -97,7 +105,7 @@ func (a *app) printMessages(ctx context.Context, ad *admin.Admin, q admin.Messag
 			failures = append(failures, err)
 			continue
 		}
-		if limit > 0 && out.items == limit {
+		if out.truncated = limit > 0 && out.items == limit; out.truncated {
 			break
 		}
 		line.Delivery = &consumer.Delivery{Stored: m, Attempt: 1}
@@ -105,23 +113,35 @@ func (a *app) printMessages(ctx context.Context, ad *admin.Admin, q admin.Messag
 			return err
 		}
 	}
+	failure := errors.Join(failures...)
+	if out.items == 0 && (failure != nil || none != "") {
+		if failure == nil {
+			return messageNotFound(none, nil)
+		}
+		return failure
+	}
+	out.truncated = out.truncated || failure != nil
 	if err := out.close(); err != nil {
 		return err
 	}
-	switch {
-	case len(failures) > 0 && out.items > 0:
-		err := errors.Join(failures...)
-		return &Failure{Code: "PARTIAL", Message: "some messages could not be searched: " + err.Error(), exit: exitPartial, cause: err}
-	case len(failures) > 0:
-		return errors.Join(failures...)
-	case out.items == 0 && none != "":
-		return &Failure{Code: "MESSAGE_NOT_FOUND", Message: none, exit: exitNotFound}
+	if failure == nil || ctx.Err() == context.Canceled {
+		return failure
 	}
-	return nil
+	return &Failure{Code: "PARTIAL", Message: "some messages could not be searched: " + failure.Error(), exit: exitPartial, cause: failure}
+}
+
+func messageNotFound(text string, cause error) *Failure {
+	f := &Failure{Message: text, cause: cause}
+	f.named("MESSAGE_NOT_FOUND")
+	return f
 }
 
 func (a *app) printMessageAt(ctx context.Context, ad *admin.Admin, p messagePlace) error {
-	m, err := ad.MessageAt(ctx, message.Queue{Topic: p.topic, Broker: p.broker, ID: p.queue}, p.offset)
+	q := message.Queue{Topic: p.topic, Broker: p.broker, ID: p.queue}
+	m, err := ad.MessageAt(ctx, q, p.offset)
+	if errors.Is(err, protocol.OffsetOutOfRange) {
+		return messageNotFound(fmt.Sprintf("queue %s/%d of topic %q has no message at offset %d", q.Broker, q.ID, q.Topic, p.offset), err)
+	}
 	if err != nil {
 		return err
 	}

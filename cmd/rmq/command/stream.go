@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"io"
+	"strconv"
 	"syscall"
 
 	"go.yaml.in/yaml/v3"
@@ -19,6 +20,9 @@ type stream struct {
 	buf   []byte
 	items int
 	err   error // of the first write that failed
+
+	// truncated says in the JSON form that there is more than was printed.
+	truncated bool
 }
 
 func newStream(a *app) *stream {
@@ -73,7 +77,8 @@ func (s *stream) flush() error {
 // close ends the output so that it is whole.
 func (s *stream) close() error {
 	if s.form == outJSON {
-		s.buf = append(s.buf, "\n],\"truncated\":false}\n"...)
+		s.buf = append(s.buf, "\n],\"truncated\":"...)
+		s.buf = append(strconv.AppendBool(s.buf, s.truncated), "}\n"...)
 	}
 	return s.flush()
 }

@@ -1,0 +1,107 @@
+//go:build linux
+
+package crash
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/rmqio/rmq/broker/store"
+	"github.com/rmqio/rmq/tests/trap"
+)
+
+// stride is how many steps the tests go at once; `make chaos` takes them all.
+var stride = flag.Int("stride", 40, "of TestSteps: try every n-th call")
+
+func TestMain(m *testing.M) {
+	Main()
+	goleak.VerifyTestMain(m)
+}
+
+// runAndCheck runs a script under a fault and checks what it leaves.
+func runAndCheck(t *testing.T, dir string, f Fault) Outcome {
+	t.Helper()
+	o, err := RunScript(t.Context(), dir, Ledger{}, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost, err := Check(t.Context(), dir, &o.Ledger)
+	if err != nil || lost != 0 {
+		t.Fatalf("%+v: struck %v: %d messages lost: %v", f, o.Struck, lost, err)
+	}
+	return o
+}
+
+// TestSteps_Kill kills a script at calls all over its life.
+func TestSteps_Kill(t *testing.T) {
+	whole := runAndCheck(t, filepath.Join(t.TempDir(), "log"), Fault{})
+	if !whole.Done || whole.Total() == 0 {
+		t.Fatalf("a script without a fault: %+v", whole)
+	}
+	t.Logf("%d calls, %d messages", whole.Calls, whole.Total())
+	for n := 1 + rand.IntN(*stride); n <= whole.Calls; n += *stride {
+		o := runAndCheck(t, filepath.Join(t.TempDir(), "log"), Fault{At: n, Verdict: trap.Kill})
+		if o.Done != (len(o.Struck) == 0) {
+			t.Errorf("at %d: done %v, struck %v", n, o.Done, o.Struck)
+		}
+	}
+}
+
+// TestSteps_Error makes calls fail all over a script's life.
+func TestSteps_Error(t *testing.T) {
+	for _, f := range []Fault{
+		{Calls: []string{"fdatasync", "fsync"}, Verdict: trap.Fail(syscall.EIO)},
+		{Calls: []string{"pwrite64", "write"}, Verdict: trap.Fail(syscall.ENOSPC), Times: 5},
+	} {
+		t.Run(fmt.Sprint(f.Calls[0]), func(t *testing.T) {
+			t.Parallel()
+			calls := runAndCheck(t, filepath.Join(t.TempDir(), "log"), Fault{Calls: f.Calls}).Calls
+			for n := 1 + rand.IntN(*stride); n <= calls; n += *stride {
+				f.At = n
+				if o := runAndCheck(t, filepath.Join(t.TempDir(), "log"), f); !o.Done {
+					t.Errorf("%+v: the script did not come to its end", f)
+				}
+			}
+		})
+	}
+}
+
+// TestCheck_SeesLoss shows that the check can fail.
+func TestCheck_SeesLoss(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	o := runAndCheck(t, dir, Fault{})
+	more := o.Ledger
+	more.Acked[2] += 10 // what appendMore has added is not enough
+	if lost, err := Check(t.Context(), dir, &more); lost == 0 && err == nil {
+		t.Error("messages that were never there are not missing")
+	}
+	less := o.Ledger
+	less.Trim = [Queues]int64{}
+	if _, err := Check(t.Context(), dir, &less); err == nil {
+		t.Error("messages that retention was not let at are not missing")
+	}
+	segments, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+	if err != nil || len(segments) == 0 {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/4] ^= 1
+	if err := os.WriteFile(segments[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Check(t.Context(), dir, &o.Ledger); err == nil {
+		t.Error("a flipped bit is not found")
+	}
+}
+
+var _ = store.SyncFlush
