@@ -52,9 +52,9 @@ type Config struct {
 	// Retention says how long messages are kept; Store.Watermarks, when the disk
 	// is too full for that.
 	Retention Retention
-	Store          store.Options // Apply and Position are the broker's
-	Logger         *slog.Logger
-	Now            func() time.Time
+	Store     store.Options // Apply and Position are the broker's
+	Logger    *slog.Logger
+	Now       func() time.Time
 }
 
 // Fabric is the broker's embedded NATS server.
@@ -69,7 +69,7 @@ const LogDir = "log"
 // Limits of what is under way at once, by class; one request more is answered
 // with Busy. A waiting pull counts.
 var classLimits = map[protocol.Class]transport.Limits{
-	protocol.ClassSend:   {Requests: 16384, Bytes: 128 << 20},
+	protocol.ClassSend:   {Requests: 16384, Bytes: 64 << 20},
 	protocol.ClassPull:   {Requests: 10000, Bytes: 64 << 20},
 	protocol.ClassClient: {Requests: 4096, Bytes: 64 << 20},
 	protocol.ClassAdmin:  {Requests: 256, Bytes: 64 << 20},

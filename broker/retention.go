@@ -32,7 +32,12 @@ type Retention struct {
 // DefaultMaxAge is RocketMQ's fileReservedTime.
 const DefaultMaxAge = 72 * time.Hour
 
-const retentionInterval = 10 * time.Second
+const (
+	retentionInterval = 10 * time.Second
+	// forcedSegments is how many segments a look drops because the disk is almost
+	// full, so that an operator has a moment left: RocketMQ deletes 10 files.
+	forcedSegments = 10
+)
 
 func (r Retention) withDefaults() (Retention, error) {
 	if r.MaxAge == 0 {
@@ -61,9 +66,7 @@ type retention struct {
 	now    func() time.Time
 	logger *slog.Logger
 
-	// The following are as of the last look.
-	level   store.DiskLevel
-	failure string
+	failure string // of the last look
 }
 
 func newRetention(s *state, cfg Config) *retention {
@@ -116,31 +119,20 @@ func (r *retention) drop(unconsumed func() group.Unconsumed) error {
 			return math.MaxInt64
 		},
 	}
+	forced := 0
 	for {
 		level, err := r.state.log.CheckDisk()
 		if err != nil {
 			return err
 		}
-		r.note(level)
-		limits.Force = level >= store.DiskClean
+		limits.Force = level >= store.DiskClean && forced < forcedSegments
 		dropped, err := r.state.log.Retain(limits)
 		if err != nil || dropped == 0 || !limits.Force {
 			return err
 		}
-		r.logger.Warn("the disk is almost full: segments were dropped, whatever was in them", "segments", dropped)
+		forced++
+		r.logger.Warn("segments were dropped, whatever was in them: the disk is almost full", "segments", dropped)
 	}
-}
-
-func (r *retention) note(level store.DiskLevel) {
-	if level == r.level {
-		return
-	}
-	report := r.logger.Warn
-	if level == store.DiskOK {
-		report = r.logger.Info
-	}
-	report("disk", "level", level.String(), "before", r.level.String())
-	r.level = level
 }
 
 // maxAgeOf is store.Retention.MaxAge. Messages of a deleted topic are needed no

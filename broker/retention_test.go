@@ -89,6 +89,19 @@ func (k *keeping) send(topic string, n int) (last int64) {
 	return last
 }
 
+func (k *keeping) restart() {
+	k.Helper()
+	k.cluster.Stop()
+	k.start()
+}
+
+// start starts a stopped cluster and waits until the clients have found it.
+func (k *keeping) start() {
+	k.Helper()
+	k.cluster.Start()
+	k.eventually("the cluster is healthy", func() bool { return k.admin.Health(k.Context()).Healthy })
+}
+
 func (k *keeping) pass(d time.Duration) { k.clock.Add(d.Milliseconds()) }
 
 // look waits until retention has looked, from beginning to end, at what is so
@@ -163,7 +176,7 @@ func TestRetention_AgeAndRestarts(t *testing.T) {
 		if l := k.lag("billing"); l.Committed != 20 || l.Min != 60 || l.Lag != 0 || l.LagMillis != 0 {
 			t.Errorf("nothing is left to consume, and the lag is %+v", l)
 		}
-		k.cluster.Restart()
+		k.restart()
 	}
 	if last := k.send("orders", 60); last != 119 {
 		t.Errorf("the last of 60 more messages has offset %d, want 119", last)
@@ -178,7 +191,7 @@ func TestRetention_AgeAndRestarts(t *testing.T) {
 		t.Errorf("60 messages are left to consume, and the lag is %+v", l)
 	}
 	before := k.firstIndex()
-	k.cluster.Restart()
+	k.restart()
 	k.pass(broker.DefaultMaxAge)
 	k.eventually("a log that nothing is written to drops segments", func() bool { return k.firstIndex() > before+40 })
 }
@@ -191,7 +204,7 @@ func TestRetention_Bytes(t *testing.T) {
 	k.pass(10000 * time.Hour)
 	k.eventually("the log is small enough", func() bool { return k.cluster.Broker().Status().DiskBytes <= limit })
 	first, end := k.bounds("orders")
-	if first == 0 || first > 120 || end != 150 {
+	if first == 0 || first > 140 || end != 150 {
 		t.Errorf("%d to %d are left of 150 messages", first, end)
 	}
 	k.look()
@@ -227,7 +240,7 @@ func TestRetention_KeepUntilConsumed(t *testing.T) {
 	want(40)
 	k.commit("mailer", "orders", 50)
 	want(40)
-	k.cluster.Restart()
+	k.restart()
 	want(40)
 	_, err := k.admin.DeleteGroup(k.Context(), "billing", admin.Target{})
 	k.check(err)
@@ -235,6 +248,7 @@ func TestRetention_KeepUntilConsumed(t *testing.T) {
 }
 
 func TestRetention_ByTopic(t *testing.T) {
+	const topics = 4
 	k := newKeeping(t, broker.Retention{})
 	k.topic("ever", forever)
 	k.topic("short", retention(time.Hour))
@@ -258,8 +272,8 @@ func TestRetention_ByTopic(t *testing.T) {
 	k.wantBounds("short", 15, 15)
 	k.wantBounds("plain", 15, 15)
 	k.wantBounds("ever", 0, 15)
-	if first := k.firstIndex(); first != 1 {
-		t.Errorf("the log begins at %d, all segments have messages to be kept for ever", first)
+	if first := k.firstIndex(); first > topics+1 {
+		t.Errorf("the log begins at %d, segments have messages to be kept for ever", first)
 	}
 	_, err := k.admin.DeleteTopic(k.Context(), "gone", admin.Target{})
 	k.check(err)
@@ -282,7 +296,7 @@ func TestRetention_ClockThatStepsBack(t *testing.T) {
 	if last := k.send("orders", 1); last != 30 {
 		t.Errorf("got offset %d, want 30", last)
 	}
-	k.cluster.Restart()
+	k.restart()
 	k.look()
 	k.wantBounds("orders", 0, 31)
 	if first := k.firstIndex(); first != 1 {
@@ -319,7 +333,10 @@ func TestRetention_DiskFull(t *testing.T) {
 	if status.Writable || !strings.Contains(status.Reason, "almost full") || status.DiskUsedPercent != 89 || status.DiskFreeBytes != 1<<20 || status.DiskLevel != "refuse" {
 		t.Errorf("got status %+v", status)
 	}
-	k.commit("billing", "orders", 10) // consumers get on
+	if l := k.lag("billing"); l.Committed != 0 || l.Min < 20 || l.End != 61 || l.Lag != l.End-l.Min {
+		t.Errorf("after messages were dropped that the group needed, its lag is %+v", l)
+	}
+	k.commit("billing", "orders", 60) // consumers get on
 	if first := k.firstIndex(); first < 20 {
 		t.Errorf("the log begins at %d, what it could drop it should have", first)
 	}
@@ -331,9 +348,6 @@ func TestRetention_DiskFull(t *testing.T) {
 	k.used.Store(87)
 	k.check(<-patient)
 	k.check(try())
-	if l := k.lag("billing"); l.Committed != 10 || l.Lag != l.End-l.Min || l.Min <= 10 {
-		t.Errorf("after messages were dropped that the group needed, its lag is %+v", l)
-	}
 	k.used.Store(10)
 	k.look()
 	if status := k.status(); !status.Writable || status.Reason != "" || status.DiskLevel != "ok" {
@@ -369,7 +383,7 @@ func TestRetention_ViewsThatCannotBeBuiltAnew(t *testing.T) {
 	k.send("orders", 60)
 	k.commit("billing", "orders", 20)
 	damage(2 * os.Getpagesize())
-	k.cluster.Start()
+	k.start()
 	k.wantBounds("orders", 0, 60)
 	if l := k.lag("billing"); l.Committed != 20 {
 		t.Errorf("built anew, the views say %+v", l)
@@ -380,7 +394,7 @@ func TestRetention_ViewsThatCannotBeBuiltAnew(t *testing.T) {
 	k.eventually("segments are dropped", func() bool { return k.firstIndex() > 40 })
 	for page := range 2 { // one of bbolt's meta pages
 		damage(page*os.Getpagesize() + 16)
-		k.cluster.Start()
+		k.start()
 		k.look() // writes both of them
 		k.wantBounds("orders", 60, 60)
 		if l := k.lag("billing"); l.Committed != 20 {
@@ -397,7 +411,7 @@ func TestRetention_ViewsThatCannotBeBuiltAnew(t *testing.T) {
 	k.openFails("has applied records up to 0, and the log in", func() { k.check(os.Remove(views)) })
 	k.openFails("has applied records up to 0, and the log in", func() {}) // nor does it help to try again
 	k.check(os.WriteFile(views, whole, 0o600))
-	k.cluster.Start()
+	k.start()
 	k.wantBounds("orders", 60, 60)
 }
 

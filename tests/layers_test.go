@@ -68,9 +68,9 @@ type only struct {
 }
 
 var onlies = []only{
-	{"github.com/nats-io/nats.go/...", []string{"transport"}, "all others speak to transport, so that NATS stays exchangeable"},
-	{"github.com/nats-io/nats-server/...", []string{"transport/fabric"}, "clients must not carry the NATS server"},
-	{"go.etcd.io/bbolt/...", []string{"broker/store", "broker/view"}, "the format on disk has one owner each for the log and the views"},
+	{"github.com/nats-io/nats.go/...", []string{"transport", "tests/bench"}, "all others speak to transport, so that NATS stays exchangeable"},
+	{"github.com/nats-io/nats-server/...", []string{"transport/fabric", "tests/bench"}, "clients must not carry the NATS server"},
+	{"go.etcd.io/bbolt/...", []string{"broker/store", "broker/view", "tests/bench"}, "the format on disk has one owner each for the log and the views"},
 	{"github.com/spf13/...", []string{"cmd/..."}, "libraries have no command line"},
 }
 
@@ -223,9 +223,9 @@ func TestLayers_EachRuleCatches(t *testing.T) {
 		{"nameserver", nil, []string{module + "broker/store"}, "by the wire alone"},
 		{"broker/store", nil, []string{module + "transport/protocol"}, "bytes, not requests"},
 		{"message/batch", []string{"os"}, nil, "no I/O"},
-		{"internal/client", []string{"github.com/nats-io/nats.go"}, nil, "which only transport may"},
-		{"transport", []string{"github.com/nats-io/nats-server/v2/server"}, nil, "which only transport/fabric may"},
-		{"broker", []string{"go.etcd.io/bbolt/errors"}, nil, "which only broker/store and broker/view may"},
+		{"internal/client", []string{"github.com/nats-io/nats.go"}, nil, "which only transport and tests/bench may"},
+		{"transport", []string{"github.com/nats-io/nats-server/v2/server"}, nil, "which only transport/fabric and tests/bench may"},
+		{"broker", []string{"go.etcd.io/bbolt/errors"}, nil, "which only broker/store and broker/view and tests/bench may"},
 		{"admin", []string{"github.com/spf13/cobra"}, nil, "which only cmd/... may"},
 	}
 	for _, tt := range tests {

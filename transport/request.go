@@ -37,7 +37,7 @@ func (r *Request) Reply(resp any) {
 	if !r.claim() {
 		return
 	}
-	defer r.server.admission.leave(int64(len(r.Payload)))
+	defer r.server.admission.leave(r.reply, int64(len(r.Payload)))
 	err := r.server.answer(protocol.KindResponse, r.reply, r.Code, r.id, resp)
 	if err != nil {
 		r.server.log.Error("an answer could not be encoded", "code", r.Code, "error", err)
@@ -52,7 +52,7 @@ func (r *Request) Fail(err error) {
 	if !r.claim() {
 		return
 	}
-	defer r.server.admission.leave(int64(len(r.Payload)))
+	defer r.server.admission.leave(r.reply, int64(len(r.Payload)))
 	if errors.Is(err, context.Canceled) && r.server.ctx.Err() != nil {
 		err = protocol.Errorf(protocol.Unavailable, "the server shuts down: %v", err)
 	}

@@ -28,7 +28,7 @@ type Server struct {
 	cancel context.CancelFunc
 	sub    *subscription
 
-	admission admission
+	admission *admission
 	running   sync.WaitGroup // handlers with a goroutine
 	bad       atomic.Uint64
 }
@@ -43,7 +43,7 @@ type Server struct {
 func Serve(c *Conn, subject string, l Limits, m *Mux) (*Server, error) {
 	s := &Server{
 		conn: c, subject: subject, log: c.logger.With("subject", subject), handlers: maps.Clone(m.handlers),
-		admission: admission{limits: l, idle: make(chan struct{})},
+		admission: newAdmission(l),
 	}
 	s.ctx, s.cancel = context.WithCancel(c.life)
 	c.addServer(s)
@@ -119,7 +119,7 @@ func (s *Server) receive(m *nats.Msg) {
 		s.refuse(m.Reply, f.Code, f.ID, protocol.Errorf(protocol.UnknownRequest, "%s is not served at %s", f.Code, s.subject))
 		return
 	}
-	if err := s.admission.enter(int64(len(f.Payload))); err != nil {
+	if err := s.admission.enter(m.Reply, int64(len(f.Payload))); err != nil {
 		s.refuse(m.Reply, f.Code, f.ID, err)
 		return
 	}

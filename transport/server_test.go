@@ -78,7 +78,7 @@ func TestPanicOfAsyncHandler(t *testing.T) {
 }
 
 func TestBusyByCount(t *testing.T) {
-	r := newRig(t, transport.Limits{Requests: 2})
+	r := newRig(t, transport.Limits{Requests: 4}) // of which one caller gets half
 	first := start(t.Context(), r.conn, subject, &park{})
 	second := start(t.Context(), r.conn, subject, &park{})
 	one, two := receive(t, r.parked), receive(t, r.parked)

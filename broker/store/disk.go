@@ -103,8 +103,9 @@ func (l *Log) Disk() (Disk, error) {
 	return Disk{UsedPercent: used, FreeBytes: free, Level: l.opts.Watermarks.level(used, free, refusing)}, nil
 }
 
-// CheckDisk looks at the disk, refuses messages or takes them again, and returns
-// the level. It is called by one goroutine at a time, from time to time.
+// CheckDisk looks at the disk, refuses messages or takes them again, logs a change
+// of the level, and returns it. It is called by one goroutine at a time, from time
+// to time.
 func (l *Log) CheckDisk() (DiskLevel, error) {
 	disk, err := l.Disk()
 	if err != nil {
@@ -117,8 +118,9 @@ func (l *Log) CheckDisk() (DiskLevel, error) {
 	} else if refusing {
 		l.tail.acceptNew(ErrDiskFull)
 	}
-	if (disk.Level == DiskRefuse) != refusing {
-		l.logger.Warn("disk", "dir", l.dir, "used_percent", disk.UsedPercent, "free_bytes", disk.FreeBytes, "refusing", disk.Level == DiskRefuse)
+	if disk.Level != l.level {
+		l.logger.Warn("disk", "dir", l.dir, "level", disk.Level, "before", l.level, "used_percent", disk.UsedPercent, "free_bytes", disk.FreeBytes)
+		l.level = disk.Level
 	}
 	return disk.Level, nil
 }

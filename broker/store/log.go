@@ -19,6 +19,7 @@ type Log struct {
 	catalog  catalog
 	damage   error // what Open found; the log is then for reading only
 	waiters  waiters
+	level    DiskLevel // as CheckDisk found it last
 
 	wake      chan struct{}     // tells the writer that something waits
 	closing   chan struct{}     // closed by Close

@@ -182,6 +182,7 @@ func dialPublisher(s spec) (*publisher, error) {
 type reply struct {
 	Type     string          `json:"type"`
 	Sequence int64           `json:"seq"`
+	Count    int64           `json:"count"` // at the end of a batch: its messages
 	Error    json.RawMessage `json:"error"`
 }
 
@@ -232,8 +233,11 @@ func fastJetStream(ctx context.Context, s spec) (o outcome, err error) {
 	defer p.nc.Close()
 	moved := make(chan struct{}, 1)
 	p.onReply = func(m *nats.Msg) {
-		if r := p.check(m); r.Type == "ack" {
+		switch r := p.check(m); {
+		case r.Type == "ack":
 			p.acked.Store(r.Sequence)
+		case r.Count > 0:
+			p.acked.Store(r.Count)
 		}
 		select {
 		case moved <- struct{}{}:
@@ -249,13 +253,10 @@ func (p *publisher) publishFast(ctx context.Context, moved <-chan struct{}) erro
 	prefix := fmt.Sprintf("%s.fast.%d.fail.", p.inbox, max(flow, 1))
 	body, op := p.spec.body(), fastStart
 	for seq := int64(1); p.failed.get() == nil; seq++ {
-		for seq-p.acked.Load() > int64(p.spec.Window) {
+		for seq-p.acked.Load() > int64(p.spec.Window) && ctx.Err() == nil {
 			select {
 			case <-moved:
 			case <-ctx.Done():
-			}
-			if ctx.Err() != nil {
-				break
 			}
 		}
 		if ctx.Err() != nil {
@@ -266,9 +267,23 @@ func (p *publisher) publishFast(ctx context.Context, moved <-chan struct{}) erro
 			return err
 		}
 		if op == fastCommit {
-			return p.nc.Flush()
+			return p.committed(seq, moved)
 		}
 		op = fastAppend
+	}
+	return nil
+}
+
+// committed waits for the answer to the last message of a fast batch.
+func (p *publisher) committed(last int64, moved <-chan struct{}) error {
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for p.acked.Load() < last && p.failed.get() == nil {
+		select {
+		case <-moved:
+		case <-late.C:
+			return fmt.Errorf("%d of %d messages of the fast batch are acknowledged", p.acked.Load(), last)
+		}
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func parse(args []string) (config, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&c.rmq, "rmq", filepath.Join("bin", "rmq"), "the `command` to measure")
 	f.StringVar(&c.dir, "dir", "", "`folder` for the stores, on the disk to be measured (default: that of -rmq)")
-	f.StringVar(&c.rows, "rows", "all", "`rows` to measure, such as 1,2,7; aa: A against A; absolute: the absolute figures; limits and absolute figures too")
+	f.StringVar(&c.rows, "rows", "all", "`rows` to measure, such as 1,2,7 or 3a; aa: A against A; absolute: the absolute figures and the limits")
 	f.IntVar(&c.pairs, "pairs", 5, "how often each side is measured")
 	f.DurationVar(&c.time, "time", 4*time.Second, "how long each measurement lasts at most")
 	f.DurationVar(&c.warmup, "warmup", time.Second, "what goes before each measurement")

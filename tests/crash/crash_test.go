@@ -13,7 +13,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/rmqio/rmq/broker/store"
 	"github.com/rmqio/rmq/tests/trap"
 )
 
@@ -103,5 +102,3 @@ func TestCheck_SeesLoss(t *testing.T) {
 		t.Error("a flipped bit is not found")
 	}
 }
-
-var _ = store.SyncFlush

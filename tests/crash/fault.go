@@ -61,13 +61,18 @@ func RunScript(ctx context.Context, dir string, from Ledger, f Fault) (Outcome, 
 type striker struct {
 	fault  Fault
 	dir    string
+	phase  string
 	newest string // segment
 	calls  int
 	struck []Point
 	err    error
 }
 
-func (s *striker) judge(c trap.Call, phase string) trap.Verdict {
+func (s *striker) judge(c trap.Call) trap.Verdict {
+	if phase, ok := strings.CutPrefix(c.Path, phasePath(s.dir, "")); ok {
+		s.phase = phase
+		return trap.Pass
+	}
 	kind := s.kindOfFile(c.Path)
 	if s.fault.Calls != nil && !slices.Contains(s.fault.Calls, c.Name) {
 		return trap.Pass
@@ -79,9 +84,13 @@ func (s *striker) judge(c trap.Call, phase string) trap.Verdict {
 	if len(s.struck) == 0 && s.fault.Before != nil {
 		s.err = s.fault.Before()
 	}
-	s.struck = append(s.struck, Point{c.Name, kind, phase})
+	s.struck = append(s.struck, Point{c.Name, kind, s.phase})
 	return s.fault.Verdict
 }
+
+// phasePath is a file that is never there: a script that looks for it tells what
+// it does from then on, in order with its other calls.
+func phasePath(dir, phase string) string { return dir + "/phase/" + phase }
 
 // kindOfFile says what a file of a log is. A segment is first the one that is
 // written to, and an older one when the next has come.

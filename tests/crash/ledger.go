@@ -17,8 +17,6 @@ type Ledger struct {
 	// Trim is the offset of each queue below which retention may have dropped
 	// messages.
 	Trim [Queues]int64
-	// Phase is what the script was doing.
-	Phase string
 	// Refused counts the errors that the log answered with, by kind.
 	Refused map[string]int
 	// Complaints are what the writer itself found wrong.
@@ -45,7 +43,6 @@ func (l *Ledger) clone() Ledger {
 const (
 	sayAck     = "ack"     // queue, offset after the last message
 	sayTrim    = "trim"    // queue, offset
-	sayPhase   = "phase"   // name
 	sayRefused = "refused" // kind of error
 	sayWrong   = "wrong"   // what
 	sayDone    = "done"
@@ -60,8 +57,6 @@ func (l *Ledger) enter(line string) {
 		enterOffset(&l.Acked, rest)
 	case sayTrim:
 		enterOffset(&l.Trim, rest)
-	case sayPhase:
-		l.Phase = rest
 	case sayRefused:
 		if l.Refused == nil {
 			l.Refused = map[string]int{}

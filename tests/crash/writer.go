@@ -32,9 +32,8 @@ type Writer struct {
 	ledger Ledger
 }
 
-// Judge decides over a call of a writer on a file of its log. phase is what a
-// script was doing.
-type Judge func(c trap.Call, phase string) trap.Verdict
+// Judge decides over a call of a writer on a file of its log.
+type Judge func(trap.Call) trap.Verdict
 
 // Start starts a writer on the log in dir. Its ledger goes on from an earlier
 // one, and its calls are judged unless judge is nil. It ends with ctx.
@@ -64,7 +63,7 @@ func (w *Writer) start(dir string, judge Judge) (wait func() error, err error) {
 		if c.Path != dir && !strings.HasPrefix(c.Path, dir+"/") {
 			return trap.Pass
 		}
-		return judge(c, w.Ledger().Phase)
+		return judge(c)
 	})
 	if err != nil {
 		return nil, err
