@@ -7,7 +7,7 @@ GOFMT     = $(shell go env GOROOT)/bin/gofmt
 RACE      = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 FUZZTIME ?= 20s
 
-.PHONY: help build test check demo fuzz clean
+.PHONY: help build test check demo bench fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,6 +27,9 @@ check: ## format, vet, staticcheck, directions of imports
 
 demo: build ## 500,000 lines of Go through a server that is killed half way
 	go run ./tests/demo -rmq bin/rmq
+
+bench: build ## rmq against JetStream, bbolt and the disk: half an hour, BENCHFLAGS=... for less
+	go run ./tests/bench -rmq bin/rmq -markdown bin/bench.md -json bin/bench.json $(BENCHFLAGS)
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	@grep -r --include='*_test.go' -o '^func Fuzz[A-Za-z0-9_]*' . | sort | \

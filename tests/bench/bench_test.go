@@ -138,7 +138,7 @@ func TestParse_Mistakes(t *testing.T) {
 		}
 	}
 	c, err := parse([]string{"-short", "-rmq", os.Args[0], "-pairs", "7"})
-	if err != nil || c.pairs != 7 || c.time != 100*time.Millisecond {
+	if err != nil || c.pairs != 7 || c.time != 50*time.Millisecond {
 		t.Errorf("got %+v, %v", c, err)
 	}
 }

@@ -79,7 +79,7 @@ func parse(args []string) (config, error) {
 
 // shortValues are the flags of -short.
 var shortValues = map[string]string{
-	"pairs": "1", "time": "100ms", "warmup": "0s", "bytes": "262144", "cold": "1048576", "recover": "1048576", "topics": "20",
+	"pairs": "1", "time": "50ms", "warmup": "0s", "bytes": "262144", "cold": "1048576", "recover": "1048576", "topics": "20",
 }
 
 func (c config) check() error {

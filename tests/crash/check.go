@@ -85,16 +85,24 @@ func appendWait(log *store.Log, r store.Record) (store.Committed, error) {
 }
 
 // views are what a log hands its records to.
-type views struct{ first, last uint64 }
+type views struct {
+	first, last uint64
+	ends        map[store.QueueKey]int64
+}
 
+// apply expects every record once, and no offset of a queue twice.
 func (v *views) apply(c store.Committed) error {
 	if v.first == 0 {
-		v.first, v.last = c.Index, c.Index-1
+		v.first, v.last, v.ends = c.Index, c.Index-1, map[store.QueueKey]int64{}
 	}
 	if c.Index != v.last+1 {
 		return fmt.Errorf("record %d comes after record %d", c.Index, v.last)
 	}
 	v.last = c.Index
+	if end, ok := v.ends[c.Queue]; ok && c.BaseOffset != end {
+		return fmt.Errorf("record %d of queue %d begins at offset %d, the one before it ends at %d", c.Index, c.Queue.Queue, c.BaseOffset, end)
+	}
+	v.ends[c.Queue] = c.BaseOffset + int64(c.Count)
 	return nil
 }
 
