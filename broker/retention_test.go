@@ -82,7 +82,7 @@ func (k *keeping) topic(name string, change ...func(*admin.TopicSpec)) {
 func (k *keeping) send(topic string, n int) (last int64) {
 	k.Helper()
 	for range n {
-		r, err := k.producer.Send(k.Context(), &message.Message{Topic: topic, Body: make([]byte, 3000)})
+		r, err := k.producer.Send(k.Context(), &message.Message{Topic: topic, Keys: []string{"key"}, Body: make([]byte, 3000)})
 		k.check(err)
 		last = r.Offset
 	}
@@ -272,6 +272,9 @@ func TestRetention_ByTopic(t *testing.T) {
 	k.wantBounds("short", 15, 15)
 	k.wantBounds("plain", 15, 15)
 	k.wantBounds("ever", 0, 15)
+	if short, ever := k.withKey("short"), k.withKey("ever"); short != 0 || ever != 15 {
+		t.Errorf("a query finds %d messages that are hidden and %d that are not, want 0 and 15", short, ever)
+	}
 	if first := k.firstIndex(); first > topics+1 {
 		t.Errorf("the log begins at %d, segments have messages to be kept for ever", first)
 	}
@@ -282,6 +285,16 @@ func TestRetention_ByTopic(t *testing.T) {
 	k.eventually("segments are dropped", func() bool { return k.firstIndex() > 20 })
 	k.look()
 	k.wantBounds("ever", 15, 15)
+}
+
+// withKey counts the messages of a topic that a query finds.
+func (k *keeping) withKey(topic string) (n int) {
+	k.Helper()
+	for _, err := range k.admin.Messages(k.Context(), admin.MessageQuery{Topic: topic, Key: "key"}, admin.Target{}) {
+		k.check(err)
+		n++
+	}
+	return n
 }
 
 func TestRetention_ClockThatStepsBack(t *testing.T) {

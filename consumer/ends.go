@@ -7,18 +7,20 @@ import (
 	"sync"
 
 	"github.com/rmqio/rmq/message"
+	"github.com/rmqio/rmq/transport/protocol"
 )
 
 // Lag is how many messages of each queue that is read now were not returned yet.
+// What the broker has dropped is not counted.
 func (p *Pull) Lag(ctx context.Context) (map[message.Queue]int64, error) {
-	ends, err := p.ends(ctx)
+	bounds, err := p.bounds(ctx)
 	if err != nil {
 		return nil, err
 	}
 	lag := map[message.Queue]int64{}
-	for q, end := range ends {
+	for q, o := range bounds {
 		if at, held := p.engine.buffer.position(q); held {
-			lag[q] = max(end-at, 0)
+			lag[q] = max(o.End-max(at, o.Min), 0)
 		}
 	}
 	return lag, nil
@@ -36,10 +38,14 @@ func (p *Pull) MessagesToEnd(ctx context.Context) iter.Seq2[*Delivery, error] {
 		case <-p.gone:
 			return
 		}
-		ends, err := p.ends(ctx)
+		bounds, err := p.bounds(ctx)
 		if err != nil {
 			yield(nil, err)
 			return
+		}
+		ends := make(map[message.Queue]int64, len(bounds))
+		for q, o := range bounds {
+			ends[q] = o.End
 		}
 		for {
 			ds, err := p.poll(ctx, 1, func() bool { return p.reached(ends) })
@@ -64,8 +70,8 @@ func (p *Pull) reached(ends map[message.Queue]int64) bool {
 	return len(ends) == 0
 }
 
-// ends are where the queues that are read now end.
-func (p *Pull) ends(ctx context.Context) (map[message.Queue]int64, error) {
+// bounds are where the queues that are read now begin and end.
+func (p *Pull) bounds(ctx context.Context) (map[message.Queue]protocol.QueueOffsets, error) {
 	byBroker := map[string]map[message.Queue]StartPosition{}
 	for _, q := range p.Assigned() {
 		if byBroker[q.Broker] == nil {
@@ -74,13 +80,13 @@ func (p *Pull) ends(ctx context.Context) (map[message.Queue]int64, error) {
 		byBroker[q.Broker][q] = Latest()
 	}
 	var mu sync.Mutex
-	ends := map[message.Queue]int64{}
+	bounds := map[message.Queue]protocol.QueueOffsets{}
 	err := atBrokers(byBroker, func(broker string, positions map[message.Queue]StartPosition) error {
-		found, err := p.engine.startsAt(ctx, broker, positions)
+		found, err := p.engine.offsetsAt(ctx, broker, positions)
 		mu.Lock()
 		defer mu.Unlock()
-		maps.Copy(ends, found)
+		maps.Copy(bounds, found)
 		return err
 	})
-	return ends, err
+	return bounds, err
 }

@@ -50,6 +50,16 @@ func (s *starts) of(q message.Queue) StartPosition {
 // startsAt asks a broker for the offsets of start positions. Queues whose offset
 // cannot be told are missing from the result, and their errors are joined.
 func (e *engine) startsAt(ctx context.Context, broker string, positions map[message.Queue]StartPosition) (map[message.Queue]int64, error) {
+	found, err := e.offsetsAt(ctx, broker, positions)
+	starts := make(map[message.Queue]int64, len(found))
+	for q, o := range found {
+		starts[q] = positions[q].resolve(o)
+	}
+	return starts, err
+}
+
+// offsetsAt is startsAt with all that the broker says.
+func (e *engine) offsetsAt(ctx context.Context, broker string, positions map[message.Queue]StartPosition) (map[message.Queue]protocol.QueueOffsets, error) {
 	if len(positions) == 0 {
 		return nil, nil
 	}
@@ -67,14 +77,14 @@ func (e *engine) startsAt(ctx context.Context, broker string, positions map[mess
 		return nil, client.Wrap("query offsets", "", broker,
 			protocol.Errorf(protocol.SystemError, "answer for %d queues, asked for %d", len(resp.Queues), len(queues)))
 	}
-	found := map[message.Queue]int64{}
+	found := map[message.Queue]protocol.QueueOffsets{}
 	var errs []error
 	for i, o := range resp.Queues {
 		if o.Err != nil {
 			errs = append(errs, client.Wrap("query offsets", queues[i].Topic, broker, o.Err))
 			continue
 		}
-		found[queues[i]] = positions[queues[i]].resolve(o)
+		found[queues[i]] = o
 	}
 	return found, errors.Join(errs...)
 }

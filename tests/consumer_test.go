@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rmqio/rmq/admin"
+	"github.com/rmqio/rmq/broker"
 	"github.com/rmqio/rmq/consumer"
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/producer"
@@ -36,9 +37,9 @@ type consumption struct {
 
 const consumedTopic = "orders"
 
-func newConsumption(t *testing.T, queues int) *consumption {
+func newConsumption(t *testing.T, queues int, change ...func(*broker.Config)) *consumption {
 	t.Helper()
-	c := &consumption{T: t, cluster: harness.Start(t), got: map[string]int{}}
+	c := &consumption{T: t, cluster: harness.Start(t, change...), got: map[string]int{}}
 	var err error
 	if c.producer, err = producer.New(t.Context(), producer.Config{NameServers: c.cluster.NameServers, SendTimeout: harness.Timeout}); err != nil {
 		t.Fatal(err)

@@ -70,11 +70,32 @@ func (ld *loader) loadSealed(s *segment, last bool) error {
 	if last {
 		return fmt.Errorf("%w: %s is sealed and no segment follows", ErrDamaged, s.path)
 	}
+	if ld.ends {
+		if err := ld.takeEnds(s); err != nil {
+			return err
+		}
+	}
 	if s.info.Last <= ld.opts.Position {
 		return nil
 	}
 	_, _, err := s.chunks(ld.replay)
 	return err
+}
+
+// takeEnds takes the queues' ends from a sealed segment behind one that is not
+// sealed: a failed write kept that one from being sealed when it was full.
+func (ld *loader) takeEnds(s *segment) error {
+	ends, err := s.sealedEnds()
+	switch {
+	case err == nil:
+		ld.catalog.ends = ends
+	case errors.Is(err, ErrDamaged):
+		ld.found(s, err)
+		s.readable(ld.catalog.advance)
+	default:
+		return err
+	}
+	return nil
 }
 
 // loadEnds takes the queues' ends from the newest sealed segment. When that one

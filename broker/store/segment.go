@@ -54,17 +54,14 @@ type segmentMeta struct {
 var segmentKey = []byte("segment")
 
 // activate turns a prepared file into the segment for records from info.First.
+// It has its entry before it has its name: whoever finds the name finds all of it.
 func activate(dir, prepared, storeID string, info segmentInfo) (*segment, error) {
 	s := &segment{path: filepath.Join(dir, info.name()), storeID: storeID, info: info, index: newQueueIndex(), keys: &keyIndex{}}
-	if err := rename(prepared, s.path); err != nil {
-		return nil, err
-	}
-	db, err := openFile(s.path, info.Capacity, false)
+	value, err := json.Marshal(segmentMeta{Version: formatVersion, StoreID: storeID, segmentInfo: info})
 	if err != nil {
 		return nil, err
 	}
-	s.db = db
-	value, err := json.Marshal(segmentMeta{Version: formatVersion, StoreID: storeID, segmentInfo: info})
+	db, err := openFile(prepared, info.Capacity, false)
 	if err != nil {
 		return nil, err
 	}
@@ -75,9 +72,13 @@ func activate(dir, prepared, storeID string, info segmentInfo) (*segment, error)
 		}
 		return tx.Bucket(metaBucket).Put(segmentKey, withCRC(value))
 	})
-	if err != nil {
-		return nil, fmt.Errorf("activate %s: %w", s.path, err)
+	if err == nil {
+		err = rename(prepared, s.path)
 	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("activate %s: %w", s.path, err), db.Close())
+	}
+	s.db = db
 	return s, nil
 }
 

@@ -214,5 +214,26 @@ func failures(ctx context.Context, b *bench, r *result) error {
 			return err
 		}
 	}
+	return twice(ctx, b, r)
+}
+
+// twice makes what is synced beside the segments fail, and kills the script at
+// each of the calls that follow.
+func twice(ctx context.Context, b *bench, r *result) error {
+	const following = 40
+	calls := []string{"fsync"} // of the manifest, of the directory, of a new segment
+	for then := 1; then <= following; then++ {
+		err := eachCall(ctx, b, r, 2, func(ctx context.Context, at int) (bool, error) {
+			f := crash.Fault{Calls: calls, At: at, Verdict: trap.Fail(syscall.EIO), Then: then}
+			o, err := attempt(ctx, r, filepath.Join(b.dir, fmt.Sprint("pair-", at)), crash.Ledger{}, "", f)
+			if len(o.Struck) > 1 {
+				r.point("killed after a failed fsync\t")
+			}
+			return len(o.Struck) > 0, err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -20,6 +20,9 @@ type Fault struct {
 	At      int      // the first one that it strikes, counted from 1 over all threads
 	Times   int      // how many it strikes; 0: one
 	Verdict trap.Verdict
+	// Then, when not 0, kills the process so many calls of any kind after the first
+	// that was struck.
+	Then int
 	// Before, when not nil, is called before the first verdict is carried out.
 	Before func() error
 }
@@ -64,6 +67,7 @@ type striker struct {
 	phase  string
 	newest string // segment
 	calls  int
+	after  int // calls since the first that was struck
 	struck []Point
 	err    error
 }
@@ -74,6 +78,12 @@ func (s *striker) judge(c trap.Call) trap.Verdict {
 		return trap.Pass
 	}
 	kind := s.kindOfFile(c.Path)
+	if len(s.struck) > 0 {
+		if s.after++; s.after == s.fault.Then {
+			s.struck = append(s.struck, Point{c.Name, kind, s.phase})
+			return trap.Kill
+		}
+	}
 	if s.fault.Calls != nil && !slices.Contains(s.fault.Calls, c.Name) {
 		return trap.Pass
 	}

@@ -27,23 +27,28 @@ func (a *app) clusterCommand() *cobra.Command {
 // brokerRow is a broker with its status; what it did not answer is null. The
 // fields are API.
 type brokerRow struct {
-	Cluster    string     `json:"cluster"`
-	Broker     string     `json:"broker"`
-	ID         int        `json:"id"`
-	Addresses  []string   `json:"addresses"`
-	LastSeen   *time.Time `json:"lastSeen"`
-	Version    *string    `json:"version"`
-	StartedAt  *time.Time `json:"startedAt"`
-	Writable   *bool      `json:"writable"`
-	Reason     *string    `json:"reason"`
-	FlushMode  *string    `json:"flushMode"`
-	Topics     int        `json:"topics"`
-	Groups     *int       `json:"groups"`
-	Clients    *int       `json:"clients"`
-	DiskBytes  *int64     `json:"diskBytes"`
-	FirstIndex *uint64    `json:"firstIndex"`
-	LastIndex  *uint64    `json:"lastIndex"`
-	Error      *string    `json:"error"`
+	Cluster   string     `json:"cluster"`
+	Broker    string     `json:"broker"`
+	ID        int        `json:"id"`
+	Addresses []string   `json:"addresses"`
+	LastSeen  *time.Time `json:"lastSeen"`
+	Version   *string    `json:"version"`
+	StartedAt *time.Time `json:"startedAt"`
+	Writable  *bool      `json:"writable"`
+	Reason    *string    `json:"reason"`
+	FlushMode *string    `json:"flushMode"`
+	Topics    int        `json:"topics"`
+	Groups    *int       `json:"groups"`
+	Clients   *int       `json:"clients"`
+	DiskBytes *int64     `json:"diskBytes"`
+	// The disk as a whole: ok, warn, clean (old messages go early) or refuse (new
+	// ones are refused).
+	DiskUsedPercent *int    `json:"diskUsedPercent"`
+	DiskFreeBytes   *int64  `json:"diskFreeBytes"`
+	DiskLevel       *string `json:"diskLevel"`
+	FirstIndex      *uint64 `json:"firstIndex"`
+	LastIndex       *uint64 `json:"lastIndex"`
+	Error           *string `json:"error"`
 }
 
 func newBrokerRow(b admin.Broker) brokerRow {
@@ -58,6 +63,7 @@ func newBrokerRow(b admin.Broker) brokerRow {
 	r.Version, r.StartedAt, r.Writable, r.FlushMode = &s.Version, moment(s.StartedAt), &s.Writable, &s.FlushMode
 	r.Groups, r.Clients, r.Topics = &s.Groups, &s.Clients, s.Topics
 	r.DiskBytes, r.FirstIndex, r.LastIndex = &s.DiskBytes, &s.FirstIndex, &s.LastIndex
+	r.DiskUsedPercent, r.DiskFreeBytes, r.DiskLevel = &s.DiskUsedPercent, &s.DiskFreeBytes, &s.DiskLevel
 	if s.Reason != "" {
 		r.Reason = &s.Reason
 	}
@@ -103,6 +109,7 @@ func brokerTable() table[brokerRow] {
 			{title: "CLIENTS", cell: func(r brokerRow) string { return optional(r.Clients) }},
 			{title: "DISK", cell: func(r brokerRow) string { return bytesText(r.DiskBytes) }},
 			{title: "VERSION", cell: func(r brokerRow) string { return optional(r.Version) }},
+			{title: "DISK LEVEL", cell: brokerRow.diskText, wide: true},
 			{title: "FLUSH", cell: func(r brokerRow) string { return optional(r.FlushMode) }, wide: true},
 			{title: "STARTED", cell: func(r brokerRow) string { return momentText(r.StartedAt) }, wide: true},
 			{title: "LAST SEEN", cell: func(r brokerRow) string { return momentText(r.LastSeen) }, wide: true},
@@ -123,6 +130,13 @@ func (r brokerRow) state() string {
 		return "read-only"
 	}
 	return "ok"
+}
+
+func (r brokerRow) diskText() string {
+	if r.DiskLevel == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s (%d%%)", *r.DiskLevel, *r.DiskUsedPercent)
 }
 
 func optional[T any](v *T) string {

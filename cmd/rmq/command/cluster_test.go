@@ -93,10 +93,11 @@ func fixed(out string) []byte {
 func TestTopic_Outputs(t *testing.T) {
 	c := newCLI(t)
 	golden(t, "topic-create.json", fixed(c.ok("topic create orders --queues 2 -o json")))
-	golden(t, "topic-create.txt", fixed(c.ok("topic create bills --read-queues 3 --write-queues 1 --perm r")))
+	golden(t, "topic-create.txt", fixed(c.ok("topic create bills --read-queues 3 --write-queues 1 --perm r --retention 7d --keep-until-consumed")))
 	c.ok("pub orders hello --queue 1")
 	golden(t, "topic-list.json", fixed(c.ok("topic list -o json")))
 	golden(t, "topic-list.txt", fixed(c.ok("topic list")))
+	golden(t, "topic-list-wide.txt", fixed(c.ok("topic list -o wide")))
 	golden(t, "topic-list.yaml", fixed(c.ok("topic ls -o yaml")))
 	golden(t, "topic-list.ndjson", fixed(c.ok("topic list -o ndjson")))
 	golden(t, "topic-list-name.txt", fixed(c.ok("topics list -o name")))
@@ -104,7 +105,7 @@ func TestTopic_Outputs(t *testing.T) {
 	golden(t, "topic-describe.txt", fixed(c.ok("topic describe bills")))
 	golden(t, "topic-stats.json", fixed(c.ok("topic stats orders -o json")))
 	golden(t, "topic-route.json", fixed(c.ok("topic route orders -o json")))
-	golden(t, "topic-alter.txt", fixed(c.ok("topic alter bills --queues 4 --perm rw --no-headers")))
+	golden(t, "topic-alter.txt", fixed(c.ok("topic alter bills --queues 4 --perm rw --retention forever --keep-until-consumed=false --no-headers")))
 	golden(t, "topic-delete.json", fixed(c.ok("topic delete bills --yes -o json")))
 }
 
@@ -196,12 +197,15 @@ func TestGroup_Failures(t *testing.T) {
 }
 
 func TestCluster_Outputs(t *testing.T) {
-	c := newCLI(t, func(cfg *broker.Config) { cfg.Version = "v1" })
+	c := newCLI(t, func(cfg *broker.Config) {
+		cfg.Version = "v1"
+		cfg.Store.DiskUse = func(string) (int, int64, error) { return 76, 1 << 30, nil }
+	})
 	golden(t, "cluster-info.json", fixed(c.ok("cluster info -o json")))
 	golden(t, "cluster-health.json", fixed(c.ok("cluster health -o json")))
 	golden(t, "cluster-health.txt", fixed(c.ok("cluster health")))
 	golden(t, "namesrv-list.json", fixed(c.ok("namesrv list -o json")))
-	if out := c.ok("cluster info -o wide"); !strings.Contains(out, "SYNC_FLUSH") || !strings.Contains(out, " ok ") {
+	if out := c.ok("cluster info -o wide"); !strings.Contains(out, "SYNC_FLUSH") || !strings.Contains(out, " ok ") || !strings.Contains(out, " warn (76%) ") {
 		t.Errorf("got %s", out)
 	}
 }

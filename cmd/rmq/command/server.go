@@ -33,7 +33,8 @@ func (a *app) serverCommand() *cobra.Command {
   rmq server broker --namesrv 127.0.0.1:9876      a broker, on 127.0.0.1:10911
 
 Settings come from flags, else the environment (RMQ_BROKER_STORE_PATH), else
-the YAML file of --config, else defaults; --check-config shows all of them.
+the YAML file of --config, else defaults; --check-config shows all of them. Some
+(broker.disk.*) have no flag.
 SIGTERM or SIGINT ends it in good order: exit code 0.`,
 		Args:      takes("[ROLE]"),
 		ValidArgs: roles,
@@ -84,12 +85,15 @@ func declareKnobs(c *cobra.Command) {
 	f.Int("id", 0, "`ID` of the broker; 0 is the master")
 	f.String("cluster", "", "`NAME` of the cluster (default DefaultCluster)")
 	f.String("flush", "", "when a message is acknowledged: sync (on disk) or async (default sync)")
+	f.String("retention", "", "how long messages are kept whose topic says nothing else: a `DURATION` (72h, 7d) or forever (default 72h)")
+	f.String("retention-bytes", "", "drop the oldest messages, whatever their age, when the log is larger: `BYTES` (10GiB); 0: no limit (default 0)")
 	f.Bool("auto-create-topics", true, "create a topic when somebody sends to it")
 	f.Int("default-queues", 8, "queues of topics that are created so")
 	f.String("advertise", "", "`HOST:PORT,...` that clients are told (default: where it listens)")
 	f.String("log-level", "", "debug, info, warn or error (default info)")
 	f.Bool("insecure", false, "listen on addresses that others can reach, without authentication")
 	complete(c, "flush", "sync", "async")
+	complete(c, "retention", "24h", "72h", "7d", retentionForever)
 	complete(c, "log-level", "debug", "info", "warn", "error")
 }
 
@@ -201,7 +205,7 @@ func (s *server) openBroker(ctx context.Context) (err error) {
 		Cluster: s.cfg.cluster, Name: s.cfg.name, ID: s.cfg.id, DataDir: s.cfg.data,
 		NameServers: s.cfg.nameServers, Advertise: s.cfg.advertise, Version: thisBuild().Version,
 		NoAutoCreateTopics: !s.cfg.autoCreate, DefaultQueues: s.cfg.defaultQueues,
-		Store: store.Options{Flush: s.cfg.flush}, Logger: s.log.With("component", "broker"),
+		Store: store.Options{Flush: s.cfg.flush, Watermarks: s.cfg.watermarks}, Retention: s.cfg.retention, Logger: s.log.With("component", "broker"),
 	}, s.fabric)
 	if err != nil {
 		return err

@@ -179,6 +179,14 @@ func TestServer_Mistakes(t *testing.T) {
 		{"server --id -1", "want a number from 0"},
 		{"server --default-queues 0", "want a number from 1 to 1024"},
 		{"server --advertise nowhere", "want HOST:PORT"},
+		{"server --retention 0", "want a duration of at least 1s"},
+		{"server --retention 999ms", "want a duration of at least 1s"},
+		{"server --retention -1h", "want a duration of at least 1s"},
+		{"server --retention 0d", "want a duration of at least 1s"},
+		{"server --retention default", "want a duration of at least 1s"},
+		{"server --retention-bytes -1", "want a number of bytes"},
+		{"server --retention-bytes 10GG", "want a number of bytes"},
+		{"server nameserver --retention 72h", "--retention has no meaning"},
 		{"server --config /does/not/exist", "does not exist"},
 		{"server --dta x", "did you mean --data?"},
 	} {
@@ -200,9 +208,12 @@ broker:
   name: from-file
   id: 1
   topic: {default-queues: 4, auto-create: false}
+  retention: {age: 7d, bytes: 10GiB}
+  disk: {warn: 60}
 rocketmq.namesrv.addr: [a:1, b:2]
 `)
 	t.Setenv("RMQ_BROKER_ID", "2")
+	t.Setenv("RMQ_BROKER_DISK_REFUSE", "95")
 	t.Setenv("RMQ_BROKER_TOPIC_DEFAULT_QUEUES", "5")
 	r := result0(t, "server broker --check-config -o json --data /data --default-queues 6 --config "+file)
 	golden(t, "check-config.json", []byte(strings.ReplaceAll(r.stdout, file, "FILE")))
@@ -223,6 +234,10 @@ func TestServer_BadFiles(t *testing.T) {
 		"broker:\n  name:\n    - {a: b}":      ":3: want a value",
 		"broker: 5":                           `unknown key "broker"`,
 		"listen: 127.0.0.1:1\nbroker.id: one": `broker.id "one" (` + file + `:2): want a number`,
+		"broker.disk.warn: 86":                `broker.disk.clean "85" (default): want a number from 86 to 100`,
+		"broker.disk.refuse: 101":             "want a number from 85 to 100",
+		"broker.disk.clean: 0":                "want a number from 75 to 100",
+		"broker.disk.plenty: 0":               "want a number of bytes",
 	} {
 		write(t, file, text)
 		if r := result0(t, "server --config "+file); r.exit != exitUsage || !strings.Contains(r.stderr, want) {
@@ -244,7 +259,7 @@ func TestServer_EveryKnobHasAFlag(t *testing.T) {
 	}
 	for _, role := range roles {
 		for _, k := range serverKnobs(role) {
-			if f := findFlag(c, k.flag); !f {
+			if f := findFlag(c, k.flag); !f && k.flag != noFlag {
 				t.Errorf("knob %s: no flag --%s", k.key, k.flag)
 			}
 		}

@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/rmqio/rmq/broker"
 	"github.com/rmqio/rmq/broker/store"
 	"github.com/rmqio/rmq/message"
 )
@@ -22,6 +24,8 @@ type serverConfig struct {
 	logLevel      slog.Level
 	data          string // absolute
 	flush         store.FlushMode
+	retention     broker.Retention
+	watermarks    store.Watermarks
 	cluster       string
 	name          string
 	id            int
@@ -49,6 +53,8 @@ func newServerConfig(role string, settings []setting) (serverConfig, error) {
 	}
 	c.data = p.path("broker.store.path")
 	c.flush = p.flush("broker.store.flush")
+	c.retention = broker.Retention{MaxAge: p.retention("broker.retention.age"), MaxBytes: p.bytes("broker.retention.bytes", 0)}
+	c.watermarks = p.watermarks()
 	c.cluster = p.name("broker.cluster")
 	c.name = p.name("broker.name")
 	c.id = p.number("broker.id", 0, 1<<20)
@@ -126,6 +132,29 @@ func (p *settingParser) flush(key string) store.FlushMode {
 	}
 	p.fail(key, "want sync or async")
 	return ""
+}
+
+func (p *settingParser) retention(key string) time.Duration {
+	d, err := parseRetention(p.values[key].Value)
+	p.check(key, err)
+	return d
+}
+
+func (p *settingParser) bytes(key string, least byteSize) int64 {
+	var n byteSize
+	if err := n.Set(p.values[key].Value); err != nil || n < least {
+		p.fail(key, "want a number of bytes such as 10GiB, 512MiB or 1048576, at least %d", least)
+	}
+	return int64(n)
+}
+
+// watermarks are percents of the disk that rise.
+func (p *settingParser) watermarks() store.Watermarks {
+	w := store.Watermarks{PlentyBytes: p.bytes("broker.disk.plenty", 1)}
+	w.Warn = p.number("broker.disk.warn", 1, 100)
+	w.Clean = p.number("broker.disk.clean", min(max(w.Warn, 1), 100), 100)
+	w.Refuse = p.number("broker.disk.refuse", min(max(w.Clean, 1), 100), 100)
+	return w
 }
 
 // address is where to listen. Nothing guards the server, so only this machine

@@ -24,12 +24,15 @@ var roles = []string{roleAll, roleNameServer, roleBroker}
 // knob is one setting of the server: where it may be said, and what holds when
 // nobody says it.
 type knob struct {
-	key   string // in the configuration file
-	flag  string
+	key   string   // in the configuration file
+	flag  string   // default: the key with dashes; noFlag: none
 	env   []string // asked in this order
 	def   string
 	roles []string // none: all of them
 }
+
+// noFlag is for a knob of the environment and the file alone.
+const noFlag = "-"
 
 func (k knob) appliesTo(role string) bool { return len(k.roles) == 0 || slices.Contains(k.roles, role) }
 
@@ -51,6 +54,12 @@ func serverKnobs(role string) []knob {
 		{key: "log.level", def: "info"},
 		{key: "broker.store.path", flag: "data", def: "./rmq-data", roles: brokers},
 		{key: "broker.store.flush", flag: "flush", def: "sync", roles: brokers},
+		{key: "broker.retention.age", flag: "retention", def: "72h", roles: brokers},
+		{key: "broker.retention.bytes", flag: "retention-bytes", def: "0", roles: brokers},
+		{key: "broker.disk.warn", flag: noFlag, def: "75", roles: brokers},
+		{key: "broker.disk.clean", flag: noFlag, def: "85", roles: brokers},
+		{key: "broker.disk.refuse", flag: noFlag, def: "90", roles: brokers},
+		{key: "broker.disk.plenty", flag: noFlag, def: "16GiB", roles: brokers},
 		{key: "broker.cluster", flag: "cluster", def: "DefaultCluster", roles: brokers},
 		{key: "broker.name", flag: "name", def: "broker-a", roles: brokers},
 		{key: "broker.id", flag: "id", def: "0", roles: brokers},

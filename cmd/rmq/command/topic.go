@@ -28,20 +28,30 @@ type topicRow struct {
 	ReadQueues  int    `json:"readQueues"`
 	WriteQueues int    `json:"writeQueues"`
 	Perm        string `json:"perm"`
+	// Retention is default, forever or a duration.
+	Retention string `json:"retention"`
+	// KeepUntilConsumed says that every broker does so.
+	KeepUntilConsumed bool `json:"keepUntilConsumed"`
 }
 
 func newTopicRow(t admin.Topic) topicRow {
-	r := topicRow{Topic: t.Name, Brokers: len(t.Brokers)}
+	r := topicRow{Topic: t.Name, Brokers: len(t.Brokers), KeepUntilConsumed: true}
 	for _, b := range t.Brokers {
 		r.ReadQueues += b.ReadQueues
 		r.WriteQueues += b.WriteQueues
-		if p := b.Perm.String(); r.Perm == "" || r.Perm == p {
-			r.Perm = p
-		} else {
-			r.Perm = "mixed"
-		}
+		r.Perm = same(r.Perm, b.Perm.String())
+		r.Retention = same(r.Retention, retentionText(b.RetentionMillis))
+		r.KeepUntilConsumed = r.KeepUntilConsumed && b.KeepUntilConsumed
 	}
 	return r
+}
+
+// same is what all brokers have, or that they differ.
+func same(before, next string) string {
+	if before == "" || before == next {
+		return next
+	}
+	return "mixed"
 }
 
 func (a *app) topicList() *cobra.Command {
@@ -74,6 +84,8 @@ func topicTable() table[topicRow] {
 			{title: "READ", cell: func(r topicRow) string { return number(r.ReadQueues) }},
 			{title: "WRITE", cell: func(r topicRow) string { return number(r.WriteQueues) }},
 			{title: "PERM", cell: func(r topicRow) string { return r.Perm }},
+			{title: "RETENTION", cell: func(r topicRow) string { return r.Retention }, wide: true},
+			{title: "KEEP", cell: func(r topicRow) string { return keepText(r.KeepUntilConsumed) }, wide: true},
 		},
 	}
 }
@@ -82,6 +94,8 @@ func topicTable() table[topicRow] {
 type topicFlags struct {
 	queues, readQueues, writeQueues int
 	perm                            string
+	retention                       string
+	keep                            bool
 }
 
 func (f *topicFlags) declare(cmd *cobra.Command) {
@@ -90,6 +104,9 @@ func (f *topicFlags) declare(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&f.writeQueues, "write-queues", 0, "queues to write on each broker")
 	cmd.Flags().StringVar(&f.perm, "perm", "", "permission: rw, r, w or none")
 	complete(cmd, "perm", "rw", "r", "w", "none")
+	cmd.Flags().StringVar(&f.retention, "retention", "", "how long messages are kept: a `DURATION` (72h, 7d), forever, or default: as the broker does")
+	complete(cmd, "retention", "default", "forever", "1h", "24h", "72h", "7d")
+	cmd.Flags().BoolVar(&f.keep, "keep-until-consumed", false, "keep messages beyond that until all groups have consumed them")
 }
 
 // patch is what was said on the command line, checked.
@@ -123,6 +140,16 @@ func (f *topicFlags) patch(cmd *cobra.Command) (admin.TopicPatch, error) {
 			return p, usagef("--perm: %v", err)
 		}
 		p.Perm = &perm
+	}
+	if cmd.Flags().Changed("keep-until-consumed") {
+		p.KeepUntilConsumed = &f.keep
+	}
+	if cmd.Flags().Changed("retention") {
+		millis, err := topicRetention(f.retention)
+		if err != nil {
+			return p, usagef("--retention %q: %v", f.retention, err)
+		}
+		p.RetentionMillis = &millis
 	}
 	return p, nil
 }
@@ -163,6 +190,12 @@ func newTopicSpec(name string, p admin.TopicPatch) admin.TopicSpec {
 	if p.Perm != nil {
 		s.Perm = *p.Perm
 	}
+	if p.RetentionMillis != nil {
+		s.RetentionMillis = *p.RetentionMillis
+	}
+	if p.KeepUntilConsumed != nil {
+		s.KeepUntilConsumed = *p.KeepUntilConsumed
+	}
 	return s
 }
 
@@ -179,7 +212,7 @@ func (a *app) topicAlter() *cobra.Command {
 	var t admin.Target
 	var f topicFlags
 	c := &cobra.Command{
-		Use: "alter TOPIC", Short: "Change the queues or the permission of a topic",
+		Use: "alter TOPIC", Short: "Change the queues, the permission or the retention of a topic",
 		Args:              takes("TOPIC"),
 		ValidArgsFunction: a.completeTopics,
 	}
@@ -189,7 +222,7 @@ func (a *app) topicAlter() *cobra.Command {
 			return err
 		}
 		if p == (admin.TopicPatch{}) {
-			return usagef("nothing to change: give --queues, --read-queues, --write-queues or --perm")
+			return usagef("nothing to change: give --queues, --read-queues, --write-queues, --perm, --retention or --keep-until-consumed")
 		}
 		changes, err := ad.AlterTopic(ctx, args[0], p, t)
 		err = topicError(ctx, ad, args[0], err)
@@ -328,7 +361,8 @@ func (a *app) topicStats() *cobra.Command {
 
 func (v *topicView) write(w io.Writer, headers bool) error {
 	err := writeFields(w, "topic", v.Topic, "perm", v.Perm, "read queues", number(v.ReadQueues),
-		"write queues", number(v.WriteQueues), "messages", number(v.Messages))
+		"write queues", number(v.WriteQueues), "retention", v.Retention, "keep until consumed", keepText(v.KeepUntilConsumed),
+		"messages", number(v.Messages))
 	if err != nil {
 		return err
 	}

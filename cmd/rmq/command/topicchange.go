@@ -10,13 +10,19 @@ type topicSettings struct {
 	ReadQueues  int    `json:"readQueues"`
 	WriteQueues int    `json:"writeQueues"`
 	Perm        string `json:"perm"`
+	// Retention is default, forever or a duration.
+	Retention         string `json:"retention"`
+	KeepUntilConsumed bool   `json:"keepUntilConsumed"`
 }
 
 func newTopicSettings(c *protocol.TopicConfig) *topicSettings {
 	if c == nil {
 		return nil
 	}
-	return &topicSettings{ReadQueues: c.ReadQueues, WriteQueues: c.WriteQueues, Perm: c.Perm.String()}
+	return &topicSettings{
+		ReadQueues: c.ReadQueues, WriteQueues: c.WriteQueues, Perm: c.Perm.String(),
+		Retention: retentionText(c.RetentionMillis), KeepUntilConsumed: c.KeepUntilConsumed,
+	}
 }
 
 // topicChangeRow is what happened to a topic on one broker. The fields are API.
@@ -66,6 +72,8 @@ func topicChangeTable() table[topicChangeRow] {
 			{title: "READ", cell: setting(func(s *topicSettings) string { return number(s.ReadQueues) })},
 			{title: "WRITE", cell: setting(func(s *topicSettings) string { return number(s.WriteQueues) })},
 			{title: "PERM", cell: setting(func(s *topicSettings) string { return s.Perm })},
+			{title: "RETENTION", cell: setting(func(s *topicSettings) string { return s.Retention })},
+			{title: "KEEP", cell: setting(func(s *topicSettings) string { return keepText(s.KeepUntilConsumed) })},
 		},
 	}
 }

@@ -9,13 +9,16 @@ import (
 
 // topicView is a topic with its queues. The fields are API.
 type topicView struct {
-	Topic       string            `json:"topic"`
-	Perm        string            `json:"perm"`
-	ReadQueues  int               `json:"readQueues"`
-	WriteQueues int               `json:"writeQueues"`
-	Messages    int64             `json:"messages"`
-	Brokers     []topicBrokerView `json:"brokers"`
-	Queues      []queueRow        `json:"queues"`
+	Topic       string `json:"topic"`
+	Perm        string `json:"perm"`
+	ReadQueues  int    `json:"readQueues"`
+	WriteQueues int    `json:"writeQueues"`
+	Retention   string `json:"retention"`
+	// KeepUntilConsumed says that every broker does so.
+	KeepUntilConsumed bool              `json:"keepUntilConsumed"`
+	Messages          int64             `json:"messages"`
+	Brokers           []topicBrokerView `json:"brokers"`
+	Queues            []queueRow        `json:"queues"`
 }
 
 // topicBrokerView is a topic's settings on one broker. The fields are API.
@@ -40,6 +43,7 @@ func newTopicView(t *admin.Topic) *topicView {
 	row := newTopicRow(*t)
 	v := &topicView{
 		Topic: t.Name, Perm: row.Perm, ReadQueues: row.ReadQueues, WriteQueues: row.WriteQueues,
+		Retention: row.Retention, KeepUntilConsumed: row.KeepUntilConsumed,
 		Brokers: []topicBrokerView{}, Queues: []queueRow{},
 	}
 	for _, b := range t.Brokers {
