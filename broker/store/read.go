@@ -147,7 +147,8 @@ func (l *Log) OffsetAt(q QueueKey, millis int64) (int64, error) {
 		if info, sealed := s.sealedInfo(); sealed && info.LastMillis < millis {
 			continue
 		}
-		if offset, ok, err := s.atTime(q, millis); ok || err != nil {
+		offset, ok, err := s.atTime(q, millis)
+		if ok || err != nil && !l.dropped(s) {
 			return max(offset, first), err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -290,5 +291,55 @@ func TestFirstIndex(t *testing.T) {
 	}
 	if _, err := FirstIndex(dir); !errors.Is(err, ErrDamaged) {
 		t.Errorf("damaged manifest: %v", err)
+	}
+}
+
+// TestRetain_UnderReaders drops and trims all the time while others read: they
+// get messages, or hear that an offset is out of range, and nothing else.
+func TestRetain_UnderReaders(t *testing.T) {
+	l := mustOpen(t, t.TempDir(), small())
+	q := QueueKey{testTopic, 0}
+	mustAppend(t, l, messages(0, 0, 1, 3000))
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	read := func(one func(first, end int64) error) {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if err := one(l.Bounds(q)); err != nil && !errors.Is(err, ErrOutOfRange) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	read(func(first, _ int64) error { _, err := l.Read(q, first, 1<<20, 0); return err })
+	read(func(first, end int64) error { _, err := l.Read(q, (first+end)/2, 1, 0); return err })
+	read(func(first, _ int64) error { _, err := l.StoredAt(q, first); return err })
+	read(func(int64, int64) error { _, err := l.Record(l.Status().FirstIndex); return err })
+	read(func(int64, int64) error { _, err := l.ByKey(testTopic, "none", 0, 0); return err })
+	read(func(int64, int64) error { _, err := l.OffsetAt(q, 0); return err })
+	const n = 150
+	for i := 1; i < n; i++ {
+		mustAppend(t, l, messages(0, i, 1, 3000))
+		if _, err := l.Retain(Retention{MaxAge: never, Force: i%5 == 0, KeepFrom: keepNothing}); err != nil {
+			t.Fatal(err)
+		}
+		if i%7 == 0 {
+			first, end := l.Bounds(q)
+			l.Trim(q, (3*first+end)/4)
+		}
+	}
+	close(done)
+	readers.Wait()
+	if first, end := l.Bounds(q); first == 0 || end != n {
+		t.Errorf("the queue has %d to %d of %d messages", first, end, n)
+	}
+	if l.Status().FirstIndex == 1 {
+		t.Error("nothing was dropped")
 	}
 }
