@@ -30,10 +30,25 @@ type nameServer struct {
 	*registration
 	addr   string // empty: in this process
 	conn   *transport.Conn
-	owned  bool               // conn is this registration's to close
-	asked  chan chan struct{} // register now; the channel is closed when it was tried
-	soon   chan struct{}      // the connection came back
-	failed bool               // the last attempt, so that a failure is logged once
+	owned  bool // conn is this registration's to close
+	asked  chan asked
+	known  uint64        // data version that it has; 0: not certain
+	soon   chan struct{} // the connection came back
+	failed bool          // the last attempt, so that a failure is logged once
+}
+
+// topicChange is what became of one topic, from one data version to the next.
+type topicChange struct {
+	base    uint64
+	put     []protocol.TopicConfig
+	removed []string
+}
+
+// asked asks a name server's goroutine to tell it of a change, or, without one,
+// to register. tried is closed when that was tried.
+type asked struct {
+	change *topicChange
+	tried  chan struct{}
 }
 
 func newRegistration(cfg Config, addresses []string, own *transport.Conn, s *state) *registration {
@@ -67,7 +82,7 @@ func newRegistration(cfg Config, addresses []string, own *transport.Conn, s *sta
 }
 
 func (r *registration) nameServer(addr string) *nameServer {
-	return &nameServer{registration: r, addr: addr, asked: make(chan chan struct{}), soon: make(chan struct{}, 1)}
+	return &nameServer{registration: r, addr: addr, asked: make(chan asked), soon: make(chan struct{}, 1)}
 }
 
 // run talks to all name servers until ctx ends, and then leaves the routes.
@@ -89,13 +104,13 @@ func (r *registration) close() {
 	}
 }
 
-// update registers with all name servers now, because topics changed, and
-// returns when each was tried. One that cannot be reached hears of it with the
-// next heartbeat that reaches it.
-func (r *registration) update(ctx context.Context) {
+// update tells all name servers of a change of topics, and returns when each was
+// tried. One that cannot be reached hears of it with the next heartbeat that
+// reaches it.
+func (r *registration) update(ctx context.Context, change *topicChange) {
 	var wg sync.WaitGroup
 	for _, n := range r.servers {
-		wg.Go(func() { n.ask(ctx) })
+		wg.Go(func() { n.ask(ctx, change) })
 	}
 	wg.Wait()
 }
@@ -103,19 +118,19 @@ func (r *registration) update(ctx context.Context) {
 // waitFirst returns when every name server was tried once, so that clients find
 // the broker as soon as it is open. A name server that is down is no error.
 func (r *registration) waitFirst(ctx context.Context) error {
-	r.update(ctx)
+	r.update(ctx, nil)
 	return ctx.Err()
 }
 
-func (n *nameServer) ask(ctx context.Context) {
-	tried := make(chan struct{})
+func (n *nameServer) ask(ctx context.Context, change *topicChange) {
+	a := asked{change: change, tried: make(chan struct{})}
 	select {
-	case n.asked <- tried:
+	case n.asked <- a:
 	case <-ctx.Done():
 		return
 	}
 	select {
-	case <-tried:
+	case <-a.tried:
 	case <-ctx.Done():
 	}
 }
@@ -127,13 +142,13 @@ func (n *nameServer) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case tried := <-n.asked:
-			n.log(n.register(ctx))
-			close(tried)
+		case a := <-n.asked:
+			n.log(n.follow(ctx, a.change))
+			close(a.tried)
 		case <-n.soon:
-			n.log(n.heartbeat(ctx))
+			n.log(n.heartbeat(ctx, nil))
 		case <-tick.C:
-			n.log(n.heartbeat(ctx))
+			n.log(n.heartbeat(ctx, nil))
 		}
 	}
 }
@@ -148,17 +163,34 @@ func (n *nameServer) log(err error) {
 	n.failed = err != nil
 }
 
-// heartbeat renews the registration, and makes it when the name server does not
-// have it, as after its restart.
-func (n *nameServer) heartbeat(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, heartbeatInterval)
+// follow tells of a change alone when the name server is known to have what came
+// before it, and registers with everything otherwise.
+func (n *nameServer) follow(ctx context.Context, change *topicChange) error {
+	if change == nil || change.base == 0 || change.base != n.known {
+		return n.register(ctx)
+	}
+	return n.heartbeat(ctx, change)
+}
+
+// heartbeat renews the registration, with or without a change, and makes it when
+// the name server does not have it, as after its restart.
+func (n *nameServer) heartbeat(ctx context.Context, change *topicChange) error {
+	call, cancel := context.WithTimeout(ctx, heartbeatInterval)
 	defer cancel()
 	req := &protocol.BrokerHeartbeatRequest{BrokerIdentity: n.identity, DataVersion: n.state.topics.Version()}
-	resp, err := transport.Call[protocol.BrokerHeartbeatResponse](ctx, n.conn, protocol.NameServerSubject(protocol.ClassBroker), req)
-	if err != nil || !resp.Register {
+	if change != nil {
+		req.Base, req.Changed, req.Removed = change.base, change.put, change.removed
+	}
+	n.known = 0 // until it answers
+	resp, err := transport.Call[protocol.BrokerHeartbeatResponse](call, n.conn, protocol.NameServerSubject(protocol.ClassBroker), req)
+	if err != nil {
 		return err
 	}
-	return n.register(ctx)
+	if resp.Register {
+		return n.register(ctx)
+	}
+	n.known = req.DataVersion
+	return nil
 }
 
 func (n *nameServer) register(ctx context.Context) error {
@@ -173,7 +205,11 @@ func (n *nameServer) register(ctx context.Context) error {
 	for _, t := range n.state.topics.List() {
 		req.Topics = append(req.Topics, t.TopicConfig)
 	}
+	n.known = 0 // until it answers
 	_, err := transport.Call[protocol.RegisterBrokerResponse](ctx, n.conn, protocol.NameServerSubject(protocol.ClassBroker), req)
+	if err == nil {
+		n.known = req.DataVersion
+	}
 	return err
 }
 

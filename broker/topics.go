@@ -38,10 +38,11 @@ func (a *topicAdmin) putTopic(ctx context.Context, r *protocol.PutTopicRequest) 
 	if err := topic.Validate(cfg); err != nil {
 		return nil, err
 	}
+	base := a.state.topics.Version()
 	if err := a.state.append(ctx, store.Record{Type: store.TopicRecord, Data: topic.EncodePut(cfg)}); err != nil {
 		return nil, err
 	}
-	a.registration.update(ctx)
+	a.registration.update(ctx, &topicChange{base: base, put: []protocol.TopicConfig{cfg}})
 	return &protocol.PutTopicResponse{Topic: cfg}, nil
 }
 
@@ -74,10 +75,11 @@ func (a *topicAdmin) deleteTopic(ctx context.Context, r *protocol.DeleteTopicReq
 		return nil, err
 	}
 	record := store.Record{Type: store.TopicDeleteRecord, Queue: store.QueueKey{Topic: t.ID}, Data: topic.EncodeDelete(r.Topic)}
+	base := a.state.topics.Version()
 	if err := a.state.append(ctx, record); err != nil {
 		return nil, err
 	}
-	a.registration.update(ctx)
+	a.registration.update(ctx, &topicChange{base: base, removed: []string{r.Topic}})
 	return &protocol.Empty{}, nil
 }
 

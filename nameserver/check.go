@@ -21,8 +21,12 @@ func checkRegistration(req *protocol.RegisterBrokerRequest) error {
 			return invalid("address %q of broker %s is not host:port", a, req.Broker)
 		}
 	}
-	seen := make(map[string]bool, len(req.Topics))
-	for _, t := range req.Topics {
+	return checkTopics(req.Topics)
+}
+
+func checkTopics(topics []protocol.TopicConfig) error {
+	seen := make(map[string]bool, len(topics))
+	for _, t := range topics {
 		if seen[t.Name] {
 			return invalid("topic %q is named twice", t.Name)
 		}

@@ -158,7 +158,7 @@ func TestRegistryAgainstModel(t *testing.T) {
 			},
 			"heartbeat": func(t *rapid.T) {
 				req := protocol.BrokerHeartbeatRequest{BrokerIdentity: drawIdentity(t), DataVersion: rapid.Uint64Range(1, 3).Draw(t, "version")}
-				known, err := r.heartbeat(now, &req)
+				known, _, err := r.heartbeat(now, &req)
 				wantKnown, want := m.heartbeat(now, req)
 				verify(code(err), want)
 				if known != wantKnown {

@@ -103,20 +103,49 @@ func (r *registry) checkPlace(req *protocol.RegisterBrokerRequest) error {
 	return nil
 }
 
-// heartbeat renews a registration; false asks for a new one.
-func (r *registry) heartbeat(now time.Time, req *protocol.BrokerHeartbeatRequest) (known bool, err error) {
+// heartbeat renews a registration, and applies the changes that it brings when
+// they follow what is known; false asks for a new registration.
+func (r *registry) heartbeat(now time.Time, req *protocol.BrokerHeartbeatRequest) (known bool, c change, err error) {
 	b := r.brokers[keyOf(req.BrokerIdentity)]
 	if b == nil || b.Incarnation < req.Incarnation {
-		return false, nil
+		return false, change{}, nil
 	}
 	if req.Incarnation < b.Incarnation {
-		return false, replaced(b)
+		return false, change{}, replaced(b)
 	}
 	if b.Cluster != req.Cluster {
-		return false, inOtherCluster(b, req.Cluster)
+		return false, change{}, inOtherCluster(b, req.Cluster)
+	}
+	if err := checkTopics(req.Changed); err != nil {
+		return false, change{}, err
 	}
 	b.seen = now
-	return b.version == req.DataVersion, nil
+	if req.Base != 0 && req.Base == b.version && req.DataVersion > b.version {
+		c = b.apply(req)
+	}
+	return b.version == req.DataVersion, c, nil
+}
+
+// apply takes in changes of a broker's topics.
+func (b *broker) apply(req *protocol.BrokerHeartbeatRequest) change {
+	var c change
+	for _, t := range req.Changed {
+		if old, ok := b.topics[t.Name]; !ok || old != t {
+			b.topics[t.Name] = t
+			c.topics = append(c.topics, t.Name)
+		}
+	}
+	for _, name := range req.Removed {
+		if _, ok := b.topics[name]; ok {
+			delete(b.topics, name)
+			c.topics = append(c.topics, name)
+		}
+	}
+	b.version = req.DataVersion
+	slices.Sort(c.topics)
+	c.topics = slices.Compact(c.topics)
+	c.any = len(c.topics) > 0
+	return c
 }
 
 // leave takes a broker out; one that is not there is no error.

@@ -149,7 +149,7 @@ func TestLowerIncarnationIsRefused(t *testing.T) {
 	fill(t, r, old, current)
 	_, err := r.register(at(0), old)
 	wantCode(t, "register", err, protocol.Conflict)
-	_, err = r.heartbeat(at(0), heartbeatOf(old))
+	_, _, err = r.heartbeat(at(0), heartbeatOf(old))
 	wantCode(t, "heartbeat", err, protocol.Conflict)
 	_, err = r.leave(old.BrokerIdentity)
 	wantCode(t, "leave", err, protocol.Conflict)
@@ -176,7 +176,7 @@ func TestTwoBrokersWithOneName(t *testing.T) {
 	}
 	stranger := identity("a", 1)
 	stranger.Cluster = "other"
-	_, err = r.heartbeat(at(0), &protocol.BrokerHeartbeatRequest{BrokerIdentity: stranger})
+	_, _, err = r.heartbeat(at(0), &protocol.BrokerHeartbeatRequest{BrokerIdentity: stranger})
 	wantCode(t, "heartbeat from another cluster", err, protocol.Conflict)
 	_, err = r.leave(stranger)
 	wantCode(t, "leave from another cluster", err, protocol.Conflict)
@@ -200,7 +200,7 @@ func TestHeartbeatAsksForRegistration(t *testing.T) {
 		"lower data version":   {heartbeatOf(registration("a", 2, 4)), false},
 		"nonsense but unknown": {&protocol.BrokerHeartbeatRequest{}, false},
 	} {
-		if got, err := r.heartbeat(at(0), c.beat); got != c.want || err != nil {
+		if got, _, err := r.heartbeat(at(0), c.beat); got != c.want || err != nil {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
@@ -217,7 +217,7 @@ func TestSilentBrokersAreDropped(t *testing.T) {
 	for s := range 3 {
 		beat := heartbeatOf(alive)
 		beat.DataVersion = uint64(s) // one that asks for a registration counts too
-		if _, err := r.heartbeat(at(time.Duration(s+1)*time.Second), beat); err != nil {
+		if _, _, err := r.heartbeat(at(time.Duration(s+1)*time.Second), beat); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -236,7 +236,7 @@ func TestSilentBrokersAreDropped(t *testing.T) {
 	}
 	_, err := r.route("u")
 	wantCode(t, "u", err, protocol.TopicNotFound)
-	if known, err := r.heartbeat(at(4*time.Second), heartbeatOf(silent)); known || err != nil {
+	if known, _, err := r.heartbeat(at(4*time.Second), heartbeatOf(silent)); known || err != nil {
 		t.Errorf("the dropped broker is asked to register: %v, %v", known, err)
 	}
 }
@@ -295,5 +295,47 @@ func TestRequestsAreNotKept(t *testing.T) {
 	req.Addresses[0], req.Topics[0].Name = "changed:1", "changed"
 	if got, err := r.route("t"); err != nil || got[0].Addresses[0] != "a:9876" {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestRegistry_HeartbeatBringsChanges applies changes that follow what is known,
+// and asks for a registration when they do not.
+func TestRegistry_HeartbeatBringsChanges(t *testing.T) {
+	r := newRegistry(time.Minute)
+	known := registration("a", 1, 5, "kept", "gone")
+	if _, err := r.register(at(0), known); err != nil {
+		t.Fatal(err)
+	}
+	beat := heartbeatOf(known)
+	beat.Base, beat.DataVersion = 5, 7
+	beat.Changed = []protocol.TopicConfig{{Name: "new", ReadQueues: 3, WriteQueues: 3, Perm: message.PermReadWrite}}
+	beat.Removed = []string{"gone", "never there"}
+	ok, c, err := r.heartbeat(at(0), beat)
+	if err != nil || !ok || !slices.Equal(c.topics, []string{"gone", "new"}) {
+		t.Fatalf("got %v, %+v, %v", ok, c, err)
+	}
+	if got := r.topics(); !slices.Equal(got, []string{"kept", "new"}) {
+		t.Fatalf("topics %v", got)
+	}
+	if routes, err := r.route("new"); err != nil || routes[0].ReadQueues != 3 {
+		t.Fatalf("route %+v, %v", routes, err)
+	}
+	if ok, c, err := r.heartbeat(at(0), beat); err != nil || !ok || c.any {
+		t.Errorf("the same again: %v, %+v, %v", ok, c, err)
+	}
+	for name, base := range map[string]uint64{"an older base": 5, "a base that it does not have yet": 9} {
+		late := *beat
+		late.Base, late.DataVersion, late.Removed = base, 12, []string{"kept"}
+		if ok, c, err := r.heartbeat(at(0), &late); err != nil || ok || c.any {
+			t.Errorf("%s: %v, %+v, %v; want a registration to be asked for", name, ok, c, err)
+		}
+	}
+	bad := *beat
+	bad.Base, bad.DataVersion, bad.Changed = 7, 8, []protocol.TopicConfig{{Name: "a.b"}}
+	if _, _, err := r.heartbeat(at(0), &bad); protocol.CodeOf(err) != protocol.InvalidArgument {
+		t.Errorf("a bad name: got %v", err)
+	}
+	if got := r.topics(); !slices.Equal(got, []string{"kept", "new"}) {
+		t.Errorf("topics %v after what was refused", got)
 	}
 }

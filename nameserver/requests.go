@@ -56,11 +56,12 @@ func (n *NameServer) registerBroker(_ context.Context, req *protocol.RegisterBro
 
 func (n *NameServer) brokerHeartbeat(_ context.Context, req *protocol.BrokerHeartbeatRequest) (*protocol.BrokerHeartbeatResponse, error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	known, err := n.registry.heartbeat(n.now(), req)
+	known, c, err := n.registry.heartbeat(n.now(), req)
+	n.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
+	n.tell(c)
 	return &protocol.BrokerHeartbeatResponse{Register: !known}, nil
 }
 

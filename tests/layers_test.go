@@ -26,8 +26,9 @@ var layers = [][]string{
 	{"transport", "transport/fabric"},
 	{"internal/client", "broker/...", "nameserver/..."},
 	{"producer", "consumer", "admin", "broker"},
-	{"cmd/rmq/command", "tests/harness"},
-	{"cmd/rmq", "tests", "tests/..."},
+	{"cmd/rmq/command", "tests/harness", "tests/trap"},
+	{"cmd/rmq", "tests/crash"},
+	{"tests", "tests/..."},
 }
 
 // ban says what some packages do not import.

@@ -190,13 +190,13 @@ func failures(ctx context.Context, b *bench, r *result) error {
 	}{
 		{[]string{"fdatasync", "fsync"}, syscall.EIO, 1},
 		{[]string{"pwrite64", "write"}, syscall.EIO, 1},
-		{[]string{"pwrite64", "write", "ftruncate"}, syscall.ENOSPC, 12},
+		{[]string{"pwrite64", "write", "ftruncate"}, syscall.ENOSPC, 3},
 		{[]string{"openat", "renameat", "rename", "renameat2", "mkdirat", "mkdir"}, syscall.ENOSPC, 1},
 		{[]string{"unlink", "unlinkat", "ftruncate"}, syscall.EIO, 1},
 	}
 	for _, k := range kinds {
 		say("errors: %v of %v", k.errno, k.calls)
-		err := eachCall(ctx, b, r, 8, func(ctx context.Context, at int) (bool, error) {
+		err := eachCall(ctx, b, r, 24, func(ctx context.Context, at int) (bool, error) {
 			f := crash.Fault{Calls: k.calls, At: at, Times: k.times, Verdict: trap.Fail(k.errno)}
 			dir := filepath.Join(b.dir, fmt.Sprint("error-", at))
 			o, err := attempt(ctx, r, dir, crash.Ledger{}, "", f)

@@ -4,8 +4,6 @@ package main
 
 import "context"
 
-func power(ctx context.Context, b *bench, r *result) error    { return nil }
 func diskFull(ctx context.Context, b *bench, r *result) error { return nil }
 func damage(ctx context.Context, b *bench, r *result) error   { return nil }
 func kill(ctx context.Context, b *bench, r *result) error     { return nil }
-func unmount(string) error                                    { return nil }

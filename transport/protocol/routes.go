@@ -29,10 +29,16 @@ type RegisterBrokerResponse struct {
 	TimeoutMillis int64 `json:"timeoutMillis"`
 }
 
-// BrokerHeartbeatRequest renews a registration.
+// BrokerHeartbeatRequest renews a registration, and may bring its topics from one
+// data version to the next: a broker with many topics does not send all of them
+// for each one that changes.
 type BrokerHeartbeatRequest struct {
 	BrokerIdentity
 	DataVersion uint64 `json:"dataVersion"`
+	// Base, when not 0, is the data version that Changed and Removed lead from.
+	Base    uint64        `json:"base,omitempty"`
+	Changed []TopicConfig `json:"changed,omitempty"`
+	Removed []string      `json:"removed,omitempty"`
 }
 
 func (*BrokerHeartbeatRequest) RequestCode() Code { return BrokerHeartbeat }
