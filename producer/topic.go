@@ -198,6 +198,10 @@ func (p *Producer) reload(ctx context.Context, t *topic) {
 	if t.fan.Load().route == nil {
 		return
 	}
+	if route := p.client.CachedRoute(t.name); route != nil && !distrusted {
+		p.topics.use(t, route) // which is nothing for most: all topics are gone through for one change
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
 	var err error

@@ -183,6 +183,10 @@ func (c *Client) Route(ctx context.Context, topic string) (*Route, error) {
 	}
 }
 
+// CachedRoute is a topic's route if it is known now; nil otherwise. It asks
+// nobody.
+func (c *Client) CachedRoute(topic string) *Route { return c.routes.cached(topic) }
+
 // RefreshRoute asks the name servers, whatever the cache has: for callers whose
 // broker says that the route is wrong.
 func (c *Client) RefreshRoute(ctx context.Context, topic string) (*Route, error) {
