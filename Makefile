@@ -7,7 +7,7 @@ GOFMT     = $(shell go env GOROOT)/bin/gofmt
 RACE      = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 FUZZTIME ?= 20s
 
-.PHONY: help build test check demo bench fuzz clean
+.PHONY: help build test check demo bench chaos fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,6 +30,11 @@ demo: build ## 500,000 lines of Go through a server that is killed half way
 
 bench: build ## rmq against JetStream, bbolt and the disk: half an hour, BENCHFLAGS=... for less
 	go run ./tests/bench -rmq bin/rmq -markdown bin/bench.md -json bin/bench.json $(BENCHFLAGS)
+
+chaos: build ## kills, power cuts, failing and full disks, damage: for root, an hour, CHAOSFLAGS=... for less
+	@command -v mkfs.ext4 >/dev/null || test "$$(id -u)" != 0 || { apt-get update && apt-get install -y e2fsprogs; }
+	go build -o bin/chaos ./tests/chaos
+	bin/chaos -rmq bin/rmq $(CHAOSFLAGS)
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	@grep -r --include='*_test.go' -o '^func Fuzz[A-Za-z0-9_]*' . | sort | \

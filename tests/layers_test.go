@@ -20,14 +20,14 @@ const module = "github.com/rmqio/rmq/"
 // only from layers below its own. "x/..." is x and everything in it that has no
 // entry of its own.
 var layers = [][]string{
-	{"message", "internal/machine", "broker/pages"},
+	{"message", "internal/machine", "broker/pages", "tests/trap"},
 	{"message/batch"},
 	{"transport/protocol", "broker/store", "broker/view", "internal/client/lookup"},
 	{"transport", "transport/fabric"},
 	{"internal/client", "broker/...", "nameserver/..."},
 	{"producer", "consumer", "admin", "broker"},
-	{"cmd/rmq/command", "tests/harness", "tests/trap"},
-	{"cmd/rmq", "tests/crash"},
+	{"cmd/rmq/command", "tests/harness", "tests/crash"},
+	{"cmd/rmq"},
 	{"tests", "tests/..."},
 }
 

@@ -238,6 +238,9 @@ func (s *segment) reopen() error {
 		}
 		s.db = nil
 	}
+	if err := dropCache(s.path); err != nil {
+		return err
+	}
 	return s.openWritable()
 }
 
@@ -276,6 +279,7 @@ func (s *segment) openReadOnlyLocked() error {
 	if err := guard(s.path, func() error { return db.View(s.checkMeta) }); err != nil {
 		return errors.Join(err, db.Close())
 	}
+	readAhead(db)
 	s.db = db
 	return nil
 }

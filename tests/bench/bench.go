@@ -27,6 +27,8 @@ type config struct {
 	recover  int64
 	topics   int
 	peers    bool
+	quiet    float64       // share of the machine that others may take
+	patience time.Duration // for a measurement to be undisturbed
 	markdown string
 	json     string
 }
@@ -35,6 +37,7 @@ type config struct {
 type bench struct {
 	cfg      config
 	self     string // this program
+	alive    map[*process]bool
 	dirs     int
 	profiles int
 	peakRSS  int64   // of rmq servers
@@ -74,7 +77,7 @@ type row struct {
 	lower   bool // less is better
 }
 
-// scenario measures its sides in turn, A B A B, and compares them.
+// scenario measures its sides in turn, A B B A, and compares them.
 type scenario struct {
 	name  string
 	sides []side
@@ -111,6 +114,7 @@ func (b *bench) selected(s scenario) []row {
 
 // run measures everything that is selected.
 func (b *bench) run(ctx context.Context) error {
+	defer func() { b.report.Ended = time.Now() }()
 	b.report = report{Began: time.Now(), Settings: b.cfg.settings(), Machine: machine.Look(), Load: loadAverage()}
 	for _, s := range b.scenarios() {
 		rows := b.selected(s)
@@ -126,7 +130,6 @@ func (b *bench) run(ctx context.Context) error {
 			return fmt.Errorf("absolute figures: %w", err)
 		}
 	}
-	b.report.Ended = time.Now()
 	return nil
 }
 
@@ -146,12 +149,9 @@ func (b *bench) compare(ctx context.Context, s scenario, rows []row) (err error)
 	rounds := make([][]sample, b.cfg.pairs)
 	for i := range rounds {
 		rounds[i] = make([]sample, len(s.sides))
-		for j, side := range s.sides {
-			if !needed[j] {
-				continue
-			}
-			settle()
-			if rounds[i][j], err = side.measure(ctx); err != nil {
+		for _, j := range inTurn(i, needed) {
+			side := s.sides[j]
+			if rounds[i][j], err = b.undisturbed(ctx, side); err != nil {
 				return fmt.Errorf("%s: %w", side.name, err)
 			}
 			say("%s, %d of %d: %s: %s", s.name, i+1, len(rounds), side.name, rounds[i][j])
@@ -163,6 +163,21 @@ func (b *bench) compare(ctx context.Context, s scenario, rows []row) (err error)
 		b.report.Comparisons = append(b.report.Comparisons, c)
 	}
 	return ctx.Err()
+}
+
+// inTurn is the order of the sides in a round: A B, then B A, so that neither has
+// the better place.
+func inTurn(round int, needed []bool) []int {
+	var order []int
+	for j, n := range needed {
+		if n {
+			order = append(order, j)
+		}
+	}
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
 }
 
 func (s sample) String() string {

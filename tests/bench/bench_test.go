@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -105,7 +106,7 @@ func checkTables(t *testing.T, path string) {
 
 func TestRun_OnlyTheRowsAskedFor(t *testing.T) {
 	cfg := shortConfig(t, "-rows", "5", "-peers=false", "-pairs", "2")
-	b := &bench{cfg: cfg}
+	b := &bench{cfg: cfg, alive: map[*process]bool{}}
 	var rows []string
 	for _, s := range b.scenarios() {
 		for _, r := range b.selected(s) {
@@ -164,6 +165,33 @@ func TestCompared_RatioOfTheMedians(t *testing.T) {
 	r.number = rowAA
 	if c := compared(r, s, rounds); c.Result != "too noisy" {
 		t.Errorf("got %+v", c)
+	}
+}
+
+func TestInTurn_NeitherSideHasTheBetterPlace(t *testing.T) {
+	needed := []bool{true, false, true, true}
+	if got := fmt.Sprint(inTurn(0, needed), inTurn(1, needed), inTurn(2, needed)); got != "[0 2 3] [3 2 0] [0 2 3]" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestUsage_Others(t *testing.T) {
+	before := usage{total: 10 * time.Second, busy: 4 * time.Second, own: time.Second}
+	for _, c := range []struct {
+		later usage
+		want  float64
+	}{
+		{usage{total: 20 * time.Second, busy: 9 * time.Second, own: 4 * time.Second}, 0.2},
+		{usage{total: 20 * time.Second, busy: 9 * time.Second, own: 7 * time.Second}, 0}, // the clocks differ
+		{before, 0},
+	} {
+		if got := before.others(c.later); got != c.want {
+			t.Errorf("%+v: got %v, want %v", c.later, got, c.want)
+		}
+	}
+	b := &bench{alive: map[*process]bool{}}
+	if u := b.usage(); u.total > 0 && (u.busy <= 0 || u.busy > u.total || u.own <= 0) {
+		t.Errorf("got %+v", u)
 	}
 }
 

@@ -1,7 +1,7 @@
 // Command bench measures rmq against what it must beat and what limits it: NATS
 // JetStream of the same module, the disk, bbolt, and NATS alone. Servers and
 // clients are processes of their own over loopback, for every side. Everything
-// is measured in turn, A B A B, and what counts is the ratio. It prints tables in
+// is measured in turn, A B B A, and what counts is the ratio. It prints tables in
 // Markdown to stdout and how it goes to stderr.
 //
 // It changes nothing of the machine; its stores are in a directory that it
@@ -55,6 +55,8 @@ func parse(args []string) (config, error) {
 	f.Int64Var(&c.recover, "recover", 10<<30, "`bytes` in the store when the server is killed")
 	f.IntVar(&c.topics, "topics", 10_000, "topics of row 11 and of the idle queues")
 	f.BoolVar(&c.peers, "peers", true, "measure what stands beside the goals too")
+	f.Float64Var(&c.quiet, "quiet", 0.1, "`share` of the machine that others may take during a measurement")
+	f.DurationVar(&c.patience, "patience", 30*time.Second, "how long to wait and try again until a measurement is undisturbed")
 	f.StringVar(&c.profile, "profile", "", "write CPU profiles of all processes to a `folder`; the rmq server then runs in this program")
 	f.StringVar(&c.markdown, "markdown", "", "write the tables to a `file`")
 	f.StringVar(&c.json, "json", "", "write all figures to a `file`")
@@ -79,11 +81,11 @@ func parse(args []string) (config, error) {
 
 // shortValues are the flags of -short.
 var shortValues = map[string]string{
-	"pairs": "1", "time": "50ms", "warmup": "0s", "bytes": "262144", "cold": "1048576", "recover": "1048576", "topics": "20",
+	"pairs": "1", "time": "50ms", "warmup": "0s", "bytes": "262144", "cold": "1048576", "recover": "1048576", "topics": "20", "patience": "0s",
 }
 
 func (c config) check() error {
-	if c.pairs < 1 || c.time <= 0 || c.warmup < 0 || c.bytes < 1 || c.cold < 1 || c.recover < 1 || c.topics < 1 {
+	if c.pairs < 1 || c.time <= 0 || c.warmup < 0 || c.bytes < 1 || c.cold < 1 || c.recover < 1 || c.topics < 1 || c.quiet < 0 || c.patience < 0 {
 		return errors.New("a number is too small")
 	}
 	if _, err := os.Stat(c.rmq); err != nil {
@@ -114,7 +116,7 @@ func run(ctx context.Context, cfg config) error {
 	if cfg.dir, err = os.MkdirTemp(cfg.dir, "bench-"); err != nil {
 		return err
 	}
-	b := &bench{cfg: cfg, self: self}
+	b := &bench{cfg: cfg, self: self, alive: map[*process]bool{}}
 	err = b.run(ctx)
 	return errors.Join(err, b.write(), os.RemoveAll(cfg.dir), printed(b.report))
 }

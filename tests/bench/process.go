@@ -32,12 +32,13 @@ type process struct {
 	stdout *bufio.Reader
 	stderr *lastBytes
 	peak   *int64 // takes the highest resident memory
+	bench  *bench
 	ended  bool
 }
 
 // start starts a process and waits until it says that it is ready.
 func (b *bench) start(ctx context.Context, name string, cmd *exec.Cmd) (*process, error) {
-	p := &process{name: name, cmd: cmd, stderr: &lastBytes{}}
+	p := &process{name: name, cmd: cmd, stderr: &lastBytes{}, bench: b}
 	cmd.Stderr = p.stderr
 	var err error
 	if p.stdin, err = cmd.StdinPipe(); err != nil {
@@ -51,6 +52,7 @@ func (b *bench) start(ctx context.Context, name string, cmd *exec.Cmd) (*process
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	b.alive[p] = true
 	late := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 	defer late.Stop()
 	if p.listen, err = p.untilReady(); err != nil {
@@ -165,7 +167,7 @@ func (s spec) outcome(out []byte, err error, stderr *lastBytes) (o outcome, _ er
 func (p *process) result(s spec) (outcome, error) {
 	out, err := io.ReadAll(p.stdout)
 	err = errors.Join(err, p.cmd.Wait())
-	p.ended = true
+	p.end()
 	return s.outcome(out, err, p.stderr)
 }
 
@@ -194,9 +196,14 @@ func (p *process) kill() error {
 	return nil
 }
 
-func (p *process) wait() error {
+func (p *process) end() {
 	p.ended = true
+	delete(p.bench.alive, p)
+}
+
+func (p *process) wait() error {
 	err := p.cmd.Wait()
+	p.end()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ProcessState.Sys().(syscall.WaitStatus).Signal() == syscall.SIGTERM {
 		return nil

@@ -20,6 +20,7 @@ type report struct {
 	Settings    map[string]string `json:"settings"`
 	Machine     machine.Facts     `json:"machine"`
 	Load        string            `json:"loadAverage"` // at the begin
+	Disturbed   int               `json:"disturbed"`   // measurements during which others used the machine
 	Comparisons []comparison      `json:"comparisons"`
 	Absolutes   []absolute        `json:"absolute"`
 }
@@ -164,9 +165,9 @@ func goal(v float64, lower bool) string {
 // markdown is the report as tables.
 func (r report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %.0f minutes; %d CPUs (%s), %.0f GiB, %s %s; load average at the begin %s.\n\n",
+	fmt.Fprintf(&b, "%s, %.0f minutes; %d CPUs (%s), %.0f GiB, %s %s; load average at the begin %s; %d measurements disturbed by others.\n\n",
 		r.Began.Format("2006-01-02 15:04"), r.Ended.Sub(r.Began).Minutes(), r.Machine.CPUs, r.Machine.CPU,
-		float64(r.Machine.MemoryBytes)/(1<<30), r.Machine.Platform, r.Machine.Kernel, r.Load)
+		float64(r.Machine.MemoryBytes)/(1<<30), r.Machine.Platform, r.Machine.Kernel, r.Load, r.Disturbed)
 	b.WriteString("| # | work (A) | against (B) | figure | A | B | A/B | pairs: min, median, max | must | aim | reached |\n")
 	b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, c := range r.Comparisons {

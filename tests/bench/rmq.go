@@ -24,9 +24,6 @@ import (
 // topic is where the loads of rmq send and from where they read.
 const topic = "bench"
 
-// brokerName is that of a server without settings.
-const brokerName = "broker-a"
-
 // sendTimeout is beyond what any measurement lasts.
 const sendTimeout = 10 * time.Minute
 

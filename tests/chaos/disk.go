@@ -22,7 +22,7 @@ type disk struct {
 }
 
 // newDisk makes a file system and mounts it; it is unmounted when the suite ends.
-func newDisk(ctx context.Context, b *bench, name string, bytes int64) (*disk, error) {
+func newDisk(ctx context.Context, b *site, name string, bytes int64) (*disk, error) {
 	d := &disk{image: filepath.Join(b.dir, name+".img"), path: filepath.Join(b.dir, name)}
 	f, err := os.Create(d.image)
 	if err != nil {

@@ -41,7 +41,7 @@ type suite struct {
 	name   string
 	cycles int // by default; 0: as many as there are steps
 	needs  []need
-	run    func(context.Context, *bench, *result) error
+	run    func(context.Context, *site, *result) error
 }
 
 func suites() []suite {
@@ -49,6 +49,7 @@ func suites() []suite {
 		{"power", 100, []need{root, mkfs}, power},
 		{"steps", 0, nil, steps},
 		{"errors", 0, nil, failures},
+		{"pairs", 0, nil, pairs},
 		{"diskfull", 5, []need{root, mkfs, server}, diskFull},
 		{"damage", 300, []need{server}, damage},
 		{"kill", 30, []need{server}, kill},
@@ -124,7 +125,7 @@ func choose(list string) (chosen []suite, err error) {
 // runSuite runs one suite in a folder of its own.
 func runSuite(ctx context.Context, cfg config, s suite, dir string) *result {
 	r := &result{suite: s.name, points: map[string]int{}}
-	b := &bench{
+	b := &site{
 		cfg: cfg, dir: filepath.Join(dir, s.name), cycles: cfg.cycles, deadline: time.Now().Add(cfg.seconds),
 		random: rand.New(rand.NewPCG(cfg.seed, hash(s.name))),
 	}

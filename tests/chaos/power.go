@@ -17,7 +17,7 @@ import (
 
 // outages cuts the power of one disk again and again.
 type outages struct {
-	*bench
+	*site
 	disk   *disk
 	result *result
 	log    int          // number of the log's directory
@@ -28,12 +28,12 @@ type outages struct {
 // power takes turns between a writer under load whose disk loses power at a
 // random moment, and a script whose disk loses power at a random one of its
 // calls. Two controls show that loss would be seen.
-func power(ctx context.Context, b *bench, r *result) error {
+func power(ctx context.Context, b *site, r *result) error {
 	d, err := newDisk(ctx, b, "disk", 512<<20)
 	if err != nil {
 		return err
 	}
-	o := &outages{bench: b, disk: d, result: r}
+	o := &outages{site: b, disk: d, result: r}
 	whole, err := crash.RunScript(ctx, o.path("script"), crash.Ledger{}, crash.Fault{})
 	if err != nil {
 		return err

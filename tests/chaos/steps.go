@@ -25,7 +25,7 @@ type tries struct {
 
 // eachCall runs a script with a fault at its first call, at its second, and so on
 // until it ends by itself.
-func eachCall(ctx context.Context, b *bench, r *result, workers int, try func(ctx context.Context, at int) (struck bool, err error)) error {
+func eachCall(ctx context.Context, b *site, r *result, workers int, try func(ctx context.Context, at int) (struck bool, err error)) error {
 	var t tries
 	var all sync.WaitGroup
 	errs := make([]error, workers)
@@ -69,6 +69,8 @@ func attempt(ctx context.Context, r *result, dir string, from crash.Ledger, temp
 	}
 	lost, err := crash.Check(ctx, dir, &o.Ledger)
 	switch {
+	case ctx.Err() != nil:
+		return o, nil
 	case err != nil:
 		r.violate("%s: %v", where(f, o), err)
 	case lost > 0:
@@ -84,7 +86,7 @@ func where(f crash.Fault, o crash.Outcome) string {
 
 // steps kills a script at each of its calls, and then those that find what such a
 // kill has left.
-func steps(ctx context.Context, b *bench, r *result) error {
+func steps(ctx context.Context, b *site, r *result) error {
 	left := &leftovers{dirs: map[string]leftover{}, root: filepath.Join(b.dir, "left")}
 	err := eachCall(ctx, b, r, 2, func(ctx context.Context, at int) (bool, error) {
 		f := crash.Fault{At: at, Verdict: trap.Kill}
@@ -146,6 +148,9 @@ func (l *leftovers) attempt(ctx context.Context, r *result, dir string, f crash.
 		}
 	}
 	lost, err := crash.Check(ctx, dir, &o.Ledger)
+	if ctx.Err() != nil {
+		return o, nil
+	}
 	if err != nil || lost > 0 {
 		r.violate("%s: %d messages that were acknowledged are lost: %v", where(f, o), lost, err)
 	}
@@ -181,8 +186,12 @@ func (l *leftovers) names() []string {
 	return names
 }
 
+// sleepers is how many scripts run at once that mostly wait for a log to try
+// again, which it does after a second.
+const sleepers = 24
+
 // failures makes calls of a script fail, one after another.
-func failures(ctx context.Context, b *bench, r *result) error {
+func failures(ctx context.Context, b *site, r *result) error {
 	kinds := []struct {
 		calls []string
 		errno syscall.Errno
@@ -196,7 +205,7 @@ func failures(ctx context.Context, b *bench, r *result) error {
 	}
 	for _, k := range kinds {
 		say("errors: %v of %v", k.errno, k.calls)
-		err := eachCall(ctx, b, r, 24, func(ctx context.Context, at int) (bool, error) {
+		err := eachCall(ctx, b, r, sleepers, func(ctx context.Context, at int) (bool, error) {
 			f := crash.Fault{Calls: k.calls, At: at, Times: k.times, Verdict: trap.Fail(k.errno)}
 			dir := filepath.Join(b.dir, fmt.Sprint("error-", at))
 			o, err := attempt(ctx, r, dir, crash.Ledger{}, "", f)
@@ -214,20 +223,20 @@ func failures(ctx context.Context, b *bench, r *result) error {
 			return err
 		}
 	}
-	return twice(ctx, b, r)
+	return nil
 }
 
-// twice makes what is synced beside the segments fail, and kills the script at
+// pairs makes what is synced beside the segments fail, and kills the script at
 // each of the calls that follow.
-func twice(ctx context.Context, b *bench, r *result) error {
+func pairs(ctx context.Context, b *site, r *result) error {
 	const following = 40
-	calls := []string{"fsync"} // of the manifest, of the directory, of a new segment
-	for then := 1; then <= following; then++ {
-		err := eachCall(ctx, b, r, 2, func(ctx context.Context, at int) (bool, error) {
-			f := crash.Fault{Calls: calls, At: at, Verdict: trap.Fail(syscall.EIO), Then: then}
+	for then := 1; then <= following && b.more(ctx); then++ {
+		err := eachCall(ctx, b, r, sleepers, func(ctx context.Context, at int) (bool, error) {
+			// The manifest, the directory, a new segment.
+			f := crash.Fault{Calls: []string{"fsync"}, At: at, Verdict: trap.Fail(syscall.EIO), Then: then}
 			o, err := attempt(ctx, r, filepath.Join(b.dir, fmt.Sprint("pair-", at)), crash.Ledger{}, "", f)
 			if len(o.Struck) > 1 {
-				r.point("killed after a failed fsync\t")
+				r.point(fmt.Sprintf("fsync of %s failed, killed at %s\t%s", o.Struck[0].File, o.Struck[1].Call, o.Struck[1].File))
 			}
 			return len(o.Struck) > 0, err
 		})

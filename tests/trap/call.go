@@ -16,18 +16,18 @@ import (
 // notification and answer are what the kernel and a listener exchange; see
 // linux/seccomp.h.
 type notification struct {
-	id    uint64
-	pid   uint32 // the thread
-	flags uint32
-	nr    int32
-	arch  uint32
-	ip    uint64
-	args  [6]uint64
+	id   uint64
+	pid  uint32 // the thread
+	_    uint32 // flags
+	nr   int32
+	_    uint32 // architecture
+	_    uint64 // instruction pointer
+	args [6]uint64
 }
 
 type answer struct {
 	id    uint64
-	value int64
+	_     int64 // value
 	errno int32 // negative
 	flags uint32
 }

@@ -19,10 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bench is where one suite works. What it starts and mounts is undone by
+// site is where one suite works. What it starts and mounts is undone by
 // cleanUp, last things first. Its random numbers are for the suite's own
 // goroutine.
-type bench struct {
+type site struct {
 	cfg      config
 	dir      string
 	cycles   int
@@ -34,13 +34,13 @@ type bench struct {
 }
 
 // atEnd has something undone when the suite has ended.
-func (b *bench) atEnd(undo func() error) {
+func (b *site) atEnd(undo func() error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.undo = append(b.undo, undo)
 }
 
-func (b *bench) cleanUp() error {
+func (b *site) cleanUp() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var errs []error
@@ -55,12 +55,12 @@ func (b *bench) cleanUp() error {
 }
 
 // more reports whether there is time for another cycle.
-func (b *bench) more(ctx context.Context) bool {
+func (b *site) more(ctx context.Context) bool {
 	return ctx.Err() == nil && time.Now().Before(b.deadline)
 }
 
 // between is a random duration.
-func (b *bench) between(least, most time.Duration) time.Duration {
+func (b *site) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(b.random.Int64N(int64(most-least)))
 }
 
