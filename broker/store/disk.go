@@ -124,3 +124,13 @@ func (l *Log) CheckDisk() (DiskLevel, error) {
 	}
 	return disk.Level, nil
 }
+
+// checkRoom fails when the disk has no room for a segment. To find out by writing
+// one would, at each attempt, take the last free byte from everybody else.
+func (l *Log) checkRoom(capacity int64) error {
+	_, free, err := l.opts.DiskUse(l.dir)
+	if err == nil && free < capacity {
+		err = fmt.Errorf("the disk of %s has %d bytes free, a segment takes %d", l.dir, free, capacity)
+	}
+	return err
+}

@@ -51,6 +51,9 @@ func (l *Log) keep() {
 
 func (l *Log) prepare(capacity int64) preparedFile {
 	f := preparedFile{path: l.path(preparedName), capacity: capacity}
+	if f.err = l.checkRoom(capacity); f.err != nil {
+		return f
+	}
 	if f.err = prepareFile(f.path, capacity); f.err != nil {
 		os.Remove(f.path) // it may be what fills the disk
 	}

@@ -1,7 +1,12 @@
 package store
 
 import (
+	"errors"
+	"math"
+	"os"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -44,4 +49,35 @@ func TestOpen_SegmentThatCouldNotBeSealed(t *testing.T) {
 		}
 		mustClose(t, l)
 	}
+}
+
+// TestLog_NoRoomForASegment takes the room for the next segment away and gives
+// it back: the log refuses when the active one is full, says what it lacks, does
+// not fill what is left of the disk, and goes on by itself.
+func TestLog_NoRoomForASegment(t *testing.T) {
+	dir, o := t.TempDir(), small()
+	var free atomic.Int64
+	free.Store(math.MaxInt64)
+	o.DiskUse = func(string) (int, int64, error) { return 0, free.Load(), nil }
+	l := mustOpen(t, dir, o)
+	free.Store(1000)
+	var refusal error
+	next := 0
+	for ; refusal == nil && next < 1000; next++ {
+		_, refusal = appendWait(t, l, messages(0, next, 1, 2000))
+	}
+	next-- // it was refused
+	if !errors.Is(refusal, ErrNoSpace) || !strings.Contains(refusal.Error(), "1000 bytes free") {
+		t.Fatalf("got %v, want ErrNoSpace and how much is free", refusal)
+	}
+	if _, err := os.Stat(l.path(preparedName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a segment was begun: %v", err)
+	}
+	if s := l.Status(); !errors.Is(s.Refusing, ErrNoSpace) || s.Segments != 1 {
+		t.Errorf("status %+v", s)
+	}
+	free.Store(math.MaxInt64)
+	eventually(t, func() bool { return l.Status().Refusing == nil })
+	mustAppend(t, l, messages(0, next, 1, 2000))
+	wantQueue(t, l, 0, 0, int64(next)+1)
 }

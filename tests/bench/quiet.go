@@ -20,11 +20,13 @@ const repeats = 3
 // clockTick is the unit of the times in /proc: 10 ms, on every Linux.
 const clockTick = 10 * time.Millisecond
 
-// usage is the processor time of the machine, and of the bench with its children.
+// usage is the processor time of the machine, that of the bench with its
+// children, and what was written to disks.
 type usage struct {
-	total time.Duration
-	busy  time.Duration
-	own   time.Duration
+	total  time.Duration
+	busy   time.Duration
+	own    time.Duration
+	writes int64
 }
 
 // others is the share of the machine that others took between two looks; 0 where
@@ -39,6 +41,7 @@ func (u usage) others(later usage) float64 {
 
 func (b *bench) usage() usage {
 	u := machineTimes()
+	u.writes = diskWrites()
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
 		var r syscall.Rusage
 		if syscall.Getrusage(who, &r) == nil {
@@ -73,6 +76,22 @@ func machineTimes() (u usage) {
 	return u
 }
 
+// diskWrites is how many writes all disks and their parts have done.
+func diskWrites() (n int64) {
+	text, err := os.ReadFile("/proc/diskstats")
+	if err != nil {
+		return 0
+	}
+	const written = 7
+	for l := range strings.Lines(string(text)) {
+		if f := strings.Fields(l); len(f) > written {
+			w, _ := strconv.ParseInt(f[written], 10, 64)
+			n += w
+		}
+	}
+	return n
+}
+
 // processTime is what a running process has used.
 func processTime(pid int) time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -99,8 +118,8 @@ func processTime(pid int) time.Duration {
 func (b *bench) undisturbed(ctx context.Context, s side) (m sample, err error) {
 	until := time.Now().Add(b.cfg.patience)
 	for try := 0; ; try++ {
-		b.awaitQuiet(ctx, until)
 		settle()
+		b.awaitQuiet(ctx, until)
 		before := b.usage()
 		if m, err = s.measure(ctx); err != nil {
 			return m, err
@@ -117,8 +136,11 @@ func (b *bench) undisturbed(ctx context.Context, s side) (m sample, err error) {
 	}
 }
 
-// quietFor is how long others must be quiet before a measurement.
-const quietFor = 500 * time.Millisecond
+// Before a measurement others must be quiet for a while, and the disk too.
+const (
+	quietFor    = 500 * time.Millisecond
+	quietWrites = 50
+)
 
 // awaitQuiet waits until others take little of the machine.
 func (b *bench) awaitQuiet(ctx context.Context, until time.Time) {
@@ -131,7 +153,7 @@ func (b *bench) awaitQuiet(ctx context.Context, until time.Time) {
 			timer.Stop()
 			return
 		}
-		if before.others(b.usage()) <= b.cfg.quiet {
+		if now := b.usage(); before.others(now) <= b.cfg.quiet && now.writes-before.writes <= quietWrites {
 			return
 		}
 	}

@@ -100,7 +100,28 @@ func (g *group) stop() error {
 // kill kills a server under load again and again, while two consumers of a group
 // follow.
 func kill(ctx context.Context, b *site, r *result) error {
-	data := filepath.Join(b.dir, "data")
+	return crashes(ctx, b, r, filepath.Join(b.dir, "data"), func(s *rmqServer) error {
+		s.stop(syscall.SIGKILL)
+		return nil
+	})
+}
+
+// blackout is kill with a power cut of the server's disk.
+func blackout(ctx context.Context, b *site, r *result) error {
+	d, err := newDisk(ctx, b, "disk", 3<<30)
+	if err != nil {
+		return err
+	}
+	return crashes(ctx, b, r, filepath.Join(d.path, "data"), func(s *rmqServer) error {
+		err := errors.Join(d.cut(), pause(ctx, b.between(0, 20*time.Millisecond)))
+		s.stop(syscall.SIGKILL)
+		return errors.Join(err, d.restart(ctx))
+	})
+}
+
+// crashes starts a server, ends it with crash while it works, and starts it
+// again, in each cycle.
+func crashes(ctx context.Context, b *site, r *result, data string, crash func(*rmqServer) error) error {
 	s, err := startServer(ctx, b.cfg, data, "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -119,13 +140,19 @@ func kill(ctx context.Context, b *site, r *result) error {
 		if err = l.awaitAcks(ctx, time.Minute, 500+b.random.IntN(6000)); err != nil {
 			break
 		}
-		killed := time.Now()
-		s.stop(syscall.SIGKILL)
-		if s, err = startServer(ctx, b.cfg, data, s.listen); err != nil {
+		began := time.Now()
+		if err = errors.Join(crash(s), s.panicked()); err != nil {
+			break
+		}
+		next, failed := startServer(ctx, b.cfg, data, s.listen)
+		if next != nil {
+			s = next
+		}
+		if err = failed; err != nil {
 			break
 		}
 		if err = l.awaitAcks(ctx, time.Minute, 1); err == nil {
-			outages = append(outages, time.Since(killed))
+			outages = append(outages, time.Since(began))
 		}
 		r.cycle(1, 0, 0)
 	}
@@ -156,7 +183,7 @@ func judge(ctx context.Context, r *result, s *rmqServer, l *load, g *group, outa
 	r.cycles--
 	slices.Sort(outages)
 	if n := len(outages); n > 0 {
-		r.note("from the kill to the next acknowledgement: median %d ms, at most %d ms", outages[n/2].Milliseconds(), outages[n-1].Milliseconds())
+		r.note("from the crash to the next acknowledgement: median %d ms, at most %d ms", outages[n/2].Milliseconds(), outages[n-1].Milliseconds())
 	}
 	r.note("%d deliveries came again; sends that failed: %v", g.again, l.refused)
 	return err

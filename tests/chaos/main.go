@@ -46,13 +46,14 @@ type suite struct {
 
 func suites() []suite {
 	return []suite{
-		{"power", 100, []need{root, mkfs}, power},
+		{"power", 300, []need{root, mkfs}, power},
 		{"steps", 0, nil, steps},
 		{"errors", 0, nil, failures},
 		{"pairs", 0, nil, pairs},
-		{"diskfull", 5, []need{root, mkfs, server}, diskFull},
+		{"diskfull", 6, []need{root, mkfs, server}, diskFull},
 		{"damage", 300, []need{server}, damage},
-		{"kill", 30, []need{server}, kill},
+		{"kill", 100, []need{server}, kill},
+		{"blackout", 50, []need{root, mkfs, server}, blackout},
 	}
 }
 
