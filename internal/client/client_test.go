@@ -133,6 +133,7 @@ func TestRoute_SurvivesEmptyNameServer(t *testing.T) {
 	if got, err := c.Route(t.Context(), "orders"); got != want || err != nil {
 		t.Fatalf("without a name server: got %v, %v; want the route as it was", got, err)
 	}
+	eventually(t, "the cut is seen", func() bool { return c.pool.connected(addr) == nil })
 	s = startSite(t, addr)
 	eventually(t, "connected again", func() bool { return c.pool.connected(addr) != nil })
 	if got, err := c.RefreshRoute(t.Context(), "orders"); got != want || err != nil {

@@ -50,6 +50,9 @@ func appendToStore(ctx context.Context, s spec) (o outcome, err error) {
 				return err
 			}
 		}
+		for range s.Window {
+			<-free
+		}
 		return nil
 	})
 	err = errors.Join(err, l.Close(), failed.get())

@@ -114,12 +114,14 @@ func processTime(pid int) time.Duration {
 }
 
 // undisturbed measures when others are quiet, and again when they were not, as
-// long as the time for that lasts.
+// long as patience lasts; without any, at once.
 func (b *bench) undisturbed(ctx context.Context, s side) (m sample, err error) {
 	until := time.Now().Add(b.cfg.patience)
 	for try := 0; ; try++ {
-		settle()
-		b.awaitQuiet(ctx, until)
+		if b.cfg.patience > 0 {
+			settle()
+			b.awaitQuiet(ctx, until)
+		}
 		before := b.usage()
 		if m, err = s.measure(ctx); err != nil {
 			return m, err

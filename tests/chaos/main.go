@@ -97,7 +97,9 @@ func run(ctx context.Context, cfg config) error {
 	say("seed %d, in %s", cfg.seed, dir.path)
 	var results []*result
 	for _, s := range chosen {
-		results = append(results, runSuite(ctx, cfg, s, dir.path))
+		if ctx.Err() == nil {
+			results = append(results, runSuite(ctx, cfg, s, dir.path))
+		}
 	}
 	printTable(os.Stdout, results)
 	if !cfg.keep {
@@ -108,7 +110,7 @@ func run(ctx context.Context, cfg config) error {
 			return errors.Join(err, errors.New("promises are broken"))
 		}
 	}
-	return err
+	return errors.Join(err, context.Cause(ctx))
 }
 
 func choose(list string) (chosen []suite, err error) {
@@ -139,7 +141,11 @@ func runSuite(ctx context.Context, cfg config, s suite, dir string) *result {
 	if err == nil {
 		err = s.run(ctx, b, r)
 	}
-	if err = errors.Join(err, b.cleanUp()); err != nil {
+	undone := b.cleanUp()
+	if ctx.Err() != nil {
+		err = nil // it was interrupted
+	}
+	if err = errors.Join(err, undone); err != nil {
 		r.violate("the suite failed: %v", err)
 	}
 	r.took = time.Since(started)
