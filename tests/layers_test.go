@@ -22,7 +22,7 @@ const module = "github.com/rmqio/rmq/"
 var layers = [][]string{
 	{"message", "internal/machine", "broker/pages", "tests/trap"},
 	{"message/batch"},
-	{"transport/protocol", "broker/store", "broker/view", "internal/client/lookup"},
+	{"message/filter", "transport/protocol", "broker/store", "broker/view", "internal/client/lookup"},
 	{"transport", "transport/fabric"},
 	{"internal/client", "broker/...", "nameserver/..."},
 	{"producer", "consumer", "admin", "broker"},
