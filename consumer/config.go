@@ -64,6 +64,10 @@ type Config struct {
 	// From is where a queue begins that the group has never committed.
 	From StartPosition
 
+	// Strategy shares the queues among the members, which must all have the same
+	// one; nil: Averagely.
+	Strategy Strategy
+
 	// Concurrency is how many handlers run at once.
 	Concurrency int
 	// Ordered hands the messages of each queue out strictly one after another.
@@ -112,6 +116,8 @@ type PullConfig struct {
 	// From is where a queue begins that the group has never committed; without a
 	// group, where every queue begins.
 	From StartPosition
+	// Strategy is that of Config.
+	Strategy Strategy
 	// ManualCommit leaves it to Commit to say that messages are processed.
 	// Without it those that were returned are processed when the next ones are
 	// asked for, and at Close.
@@ -131,6 +137,7 @@ type settings struct {
 	group            string
 	topics           []string
 	from             StartPosition
+	strategy         Strategy
 	order            order
 	maxPrefetch      int
 	maxPrefetchBytes int
@@ -151,7 +158,7 @@ func (cfg *Config) settings() (settings, error) {
 			NameServerEndpoint: cfg.NameServerEndpoint, EndpointInterval: cfg.EndpointInterval,
 			ClientID: cfg.ClientID, Logger: cfg.Logger,
 		},
-		group: cfg.Group, topics: topicsOf(cfg.Subscriptions), from: cfg.From, order: orderGroups,
+		group: cfg.Group, topics: topicsOf(cfg.Subscriptions), from: cfg.From, strategy: cfg.Strategy, order: orderGroups,
 		maxPrefetch: cfg.MaxPrefetch, maxPrefetchBytes: cfg.MaxPrefetchBytes, commitInterval: cfg.CommitInterval,
 		rebalanceTimeout: cfg.RebalanceTimeout, shutdownTimeout: cfg.ShutdownTimeout, onFault: cfg.OnError, log: cfg.Logger,
 	}
@@ -172,7 +179,7 @@ func (cfg *PullConfig) settings() (settings, error) {
 			NameServerEndpoint: cfg.NameServerEndpoint, EndpointInterval: cfg.EndpointInterval,
 			ClientID: cfg.ClientID, Logger: cfg.Logger,
 		},
-		group: cfg.Group, topics: topicsOf(cfg.Subscriptions), from: cfg.From, order: orderFree,
+		group: cfg.Group, topics: topicsOf(cfg.Subscriptions), from: cfg.From, strategy: cfg.Strategy, order: orderFree,
 		maxPrefetch: cfg.MaxPrefetch, maxPrefetchBytes: cfg.MaxPrefetchBytes, commitInterval: cfg.CommitInterval,
 		rebalanceTimeout: cfg.RebalanceTimeout, log: cfg.Logger,
 	}
@@ -185,6 +192,9 @@ func (s *settings) validate(inGroup bool) error {
 	setDefault(&s.maxPrefetchBytes, DefaultMaxPrefetchBytes)
 	setDefault(&s.commitInterval, DefaultCommitInterval)
 	setDefault(&s.rebalanceTimeout, DefaultRebalanceTimeout)
+	if s.strategy == nil {
+		s.strategy = Averagely
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

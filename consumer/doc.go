@@ -2,10 +2,10 @@
 // handler, Pull gives them to a program that asks.
 //
 // In a group, every queue has one owner at a time. Each member computes its
-// queues by itself (RocketMQ's "averagely") and takes up the lease of each at
-// its broker, with a fence that every pull and commit carries. A queue that goes
-// to another member is finished first, then committed, then given back, so that
-// a member that joins or leaves has nothing delivered twice. What may be
+// queues by itself, with a Strategy (RocketMQ's "averagely" if none is given),
+// and takes up the lease of each at its broker, with a fence that every pull and
+// commit carries. A queue that goes to another member is finished first, then
+// committed, then given back, so that a member that joins or leaves has nothing delivered twice. What may be
 // delivered again is what was not committed when a consumer, or its connection
 // to a broker for longer than its session, was cut off: a handler must bear that.
 //
@@ -15,8 +15,8 @@
 // The package owns the connections of its consumers (through internal/client)
 // and their goroutines: a coordinator, a fetcher for each broker, a committer,
 // and the handlers of Push. The state of queues is kept in pure types without
-// goroutines (processQueue, window, averagely); buffer is the one place, behind
-// one mutex, where goroutines share it.
+// goroutines (processQueue, window, the strategies); buffer is the one place,
+// behind one mutex, where goroutines share it.
 //
 // It never creates topics, never skips what cannot be read, and never commits
 // past a message that is not finished.

@@ -125,7 +125,7 @@ func (m *membership) plan(routes []*client.Route, members map[string][]protocol.
 			complete = false
 			continue
 		}
-		mine := averagely(r.ReadQueues(), ids, m.self)
+		mine := m.engine.strategy(r.ReadQueues(), ids, m.self)
 		for _, b := range r.Brokers {
 			if _, answered := members[b.Broker]; !answered {
 				continue

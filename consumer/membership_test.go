@@ -22,7 +22,7 @@ func member(id string, topics ...string) protocol.Member {
 
 // planFor is the plan of member c1.
 func planFor(members map[string][]protocol.Member) (map[string][]share, bool) {
-	m := &membership{self: "c1"}
+	m := &membership{self: "c1", engine: &engine{settings: settings{strategy: Averagely}}}
 	return m.plan([]*client.Route{twoBrokers()}, members)
 }
 
