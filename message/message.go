@@ -50,6 +50,60 @@ type Message struct {
 	// BornTime is when the producer took the message, to the millisecond.
 	// The producer sets it when zero.
 	BornTime time.Time
+
+	// Priority is 0, the lowest, to MaxPriority. In a topic of priorities a
+	// consumer gets what is there of a higher one first.
+	Priority int
+	// DeliverAt hides the message until then, to the millisecond by the broker's
+	// clock; a time that has passed hides nothing. A message that was delayed has
+	// it set when it is received.
+	DeliverAt time.Time
+	// Delay does the same for a time from the broker's taking the message, and
+	// DelayLevel for that of one of the broker's levels, from 1. At most one of the
+	// three is set by a sender.
+	Delay      time.Duration
+	DelayLevel int
+	// CheckImmunity is for how long after a transaction's half message nobody is
+	// asked for its outcome; 0: as the broker does by default.
+	CheckImmunity time.Duration
+	// DedupKey makes the broker store one message with this key in the topic
+	// within a window of time (24 h by default); a further one is answered with the
+	// receipt of the first, marked as a duplicate.
+	DedupKey string
+	// Compression says how Body is compressed. Producers set it and consumers undo
+	// it: programs see None.
+	Compression Compression
+	// OriginalBytes is the size of the body before it was compressed.
+	OriginalBytes int
+
+	// CorrelationID, ReplyTo and ReplyBy belong to requests and replies:
+	// ReplyTo is the client that waits, and ReplyBy until when.
+	CorrelationID string
+	ReplyTo       string
+	ReplyBy       time.Time
+
+	// ReconsumeTimes is how often the message was delivered in vain before this
+	// copy of it was made. It and Origin are a broker's to set; a producer sends
+	// without them whatever they are.
+	ReconsumeTimes int
+	// Origin says, of a copy in a retry or dead-letter topic, or of one that was sent
+	// again from there, what it is a copy of; nil: it is none.
+	Origin *Origin
+}
+
+// Origin is where a broker took a copy of a message from.
+type Origin struct {
+	// Topic, Queue and Offset are the place of the message in whose place the copy
+	// stands: for a copy in a retry or dead-letter topic the one that was sent, and
+	// for one that was sent again the dead letter.
+	Topic  string
+	Queue  int
+	Offset int64
+	// LastError is what the handler said that failed last, cut to MaxErrorBytes.
+	LastError string
+	// Mark tells copies apart that were made of the same message for different
+	// reasons. It means nothing to programs.
+	Mark uint64
 }
 
 // Validate checks everything but the topic's name against the rules that the
@@ -70,14 +124,17 @@ func (m *Message) Validate() error {
 		if name == "" {
 			return fmt.Errorf("%w: a property has no name", ErrIllegalMessage)
 		}
+		if IsReservedProperty(name) {
+			return fmt.Errorf("%w: the property name %q is reserved", ErrIllegalMessage, name)
+		}
 	}
-	return nil
+	return m.validateKind()
 }
 
 // PropertiesBytes is the size that counts against MaxPropertiesBytes: names and
 // values with two separators each, as RocketMQ encodes them.
 func (m *Message) PropertiesBytes() int {
-	n := len(m.Tag) + len(m.Group)
+	n := len(m.Tag) + len(m.Group) + len(m.DedupKey) + len(m.CorrelationID) + len(m.ReplyTo)
 	for _, k := range m.Keys {
 		n += len(k) + 1
 	}

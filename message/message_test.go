@@ -23,6 +23,9 @@ func TestMessage_Validate(t *testing.T) {
 		{"largest tag", Message{Tag: text("t", MaxPropertiesBytes)}, nil},
 		{"tag too large", Message{Tag: text("t", MaxPropertiesBytes+1)}, ErrPropertiesTooLarge},
 		{"message group too large", Message{Group: text("g", MaxPropertiesBytes+1)}, ErrPropertiesTooLarge},
+		{"largest correlation id", Message{CorrelationID: text("c", MaxPropertiesBytes)}, nil},
+		{"correlation id too large", Message{CorrelationID: text("c", MaxPropertiesBytes+1)}, ErrPropertiesTooLarge},
+		{"deduplication key and reply address too large", Message{DedupKey: "d", ReplyTo: text("c", MaxPropertiesBytes)}, ErrPropertiesTooLarge},
 		{"keys at the limit", Message{Keys: []string{text("k", MaxPropertiesBytes-1)}}, nil},
 		{"keys too large", Message{Keys: []string{"a", text("k", MaxPropertiesBytes-2)}}, ErrPropertiesTooLarge},
 		{"together too large", Message{Tag: text("t", 20000), Properties: map[string]string{"a": text("v", 20000)}}, ErrPropertiesTooLarge},
@@ -43,8 +46,9 @@ func TestMessage_Validate(t *testing.T) {
 
 func TestMessage_PropertiesBytes(t *testing.T) {
 	m := Message{Topic: "uncounted", Body: []byte("uncounted"), Tag: "tag", Group: "group",
-		Keys: []string{"k1", "key2"}, Properties: map[string]string{"a": "bc", "d": ""}}
-	if got, want := m.PropertiesBytes(), 3+5+(2+1)+(4+1)+(1+2+2)+(1+0+2); got != want {
+		Keys: []string{"k1", "key2"}, Properties: map[string]string{"a": "bc", "d": ""},
+		DedupKey: "1234567", CorrelationID: "12345678901", ReplyTo: "1234567890123", Priority: 9, DelayLevel: 3, ReplyBy: someTime}
+	if got, want := m.PropertiesBytes(), 3+5+(2+1)+(4+1)+(1+2+2)+(1+0+2)+7+11+13; got != want {
 		t.Fatalf("got %d, want %d", got, want)
 	}
 }

@@ -31,6 +31,24 @@ var systemTopics = []string{
 
 const systemPrefix = "rmq_sys_"
 
+// reservedProperties are the names that RocketMQ keeps to itself
+// (MessageConst); what they say there is said by fields of Message here.
+var reservedProperties = map[string]bool{
+	"KEYS": true, "TAGS": true, "WAIT": true, "DELAY": true, "TIMER_DELAY_SEC": true, "TIMER_DELAY_MS": true,
+	"TIMER_DELIVER_MS": true, "UNIQ_KEY": true, "RETRY_TOPIC": true, "REAL_TOPIC": true, "REAL_QID": true,
+	"TRAN_MSG": true, "PGROUP": true, "ORIGIN_MESSAGE_ID": true, "RECONSUME_TIME": true, "MAX_RECONSUME_TIMES": true,
+	"MIN_OFFSET": true, "MAX_OFFSET": true, "CONSUME_START_TIME": true, "MSG_REGION": true, "TRACE_ON": true,
+	"CLUSTER": true, "CORRELATION_ID": true, "REPLY_TO_CLIENT": true, "TTL": true, "MSG_TYPE": true, "POP_CK": true,
+	"1ST_POP_TIME": true, "__SHARDINGKEY": true, "INNER_NUM": true, "INNER_MULTI_DISPATCH": true,
+	"INNER_MULTI_QUEUE_OFFSET": true, "TRANSACTION_CHECK_TIMES": true, "CHECK_IMMUNITY_TIME_IN_SECONDS": true,
+	"__transactionId__": true, "DLQ_ORIGIN_TOPIC": true, "DLQ_ORIGIN_MESSAGE_ID": true, "TRACE_CONTEXT": true,
+	"INSTANCE_ID": true, "__CRC32#": true,
+}
+
+// IsReservedProperty reports whether a user's property may not have the name. It
+// allocates nothing, whatever holds the name.
+func IsReservedProperty[S string | []byte](name S) bool { return reservedProperties[string(name)] }
+
 // CheckTopic tells whether a client may use the name as a topic of its own:
 // 1 to 127 characters of a-z A-Z 0-9 _ - % |, not reserved.
 func CheckTopic(name string) error {
@@ -85,6 +103,13 @@ func IsReserved(topic string) bool {
 	}
 	return false
 }
+
+// RetryTopic is where messages wait that a consumer group has failed to process and
+// tries again, and DLQTopic where those are that it has given up.
+func RetryTopic(group string) string { return RetryPrefix + group }
+
+// DLQTopic is the dead-letter topic of a consumer group.
+func DLQTopic(group string) string { return DLQPrefix + group }
 
 func checkName(kind, name string, limit int, percentAndBar bool) error {
 	if name == "" {

@@ -30,7 +30,7 @@ const (
 	producersAt = 40 // from here on the checksum holds; before it only bytes 0 to 8
 	// maxHeadBytes bounds what precedes a body in a message: properties at their
 	// limit with a length of up to three bytes for each, an id and a time.
-	maxHeadBytes = message.MaxPropertiesBytes*3 + 64
+	maxHeadBytes = message.MaxPropertiesBytes*3 + 64 + message.MaxErrorBytes + message.MaxReservedTopicBytes + 32
 )
 
 // Errors of the decoders.
@@ -59,11 +59,18 @@ type Header struct {
 	FirstID    message.ID // of the first message
 	TagHash    uint32     // TagHash of the tag that all messages share; 0 when they differ
 	Topic      string
-	bodyAt     int // where the first message starts
+	Purpose    Purpose
+	Sequence   Sequence // zero: the producer does not number its messages
+	Release    Release  // zero: no broker held the messages back
+	// Uses says what the messages have. Only Check sets it.
+	Uses   Uses
+	sparse sparse
+	bodyAt int // where the first message starts
 }
 
-// NextOffset is the queue offset after the last message.
-func (h *Header) NextOffset() int64 { return h.BaseOffset + int64(h.Count) }
+// NextOffset is the queue offset after the last message of the batch as it was
+// stored.
+func (h *Header) NextOffset() int64 { return h.BaseOffset + int64(h.Span()) }
 
 // TagHash is FNV-1a of a tag; never 0, which stands for "several tags".
 func TagHash(tag string) uint32 {
@@ -84,8 +91,8 @@ func ParseHeader(b []byte) (Header, error) {
 	if m := le.Uint16(b); m != magic {
 		return Header{}, fmt.Errorf("%w: magic %#04x", ErrCorrupt, m)
 	}
-	if b[2] != Version || b[3] != 0 {
-		return Header{}, fmt.Errorf("%w: version %d with flags %#02x; known is version %d without flags", ErrVersion, b[2], b[3], Version)
+	if b[2] != Version || b[3]&^knownBatchFlags != 0 {
+		return Header{}, fmt.Errorf("%w: version %d with flags %#02x; known is version %d with flags %#02x", ErrVersion, b[2], b[3], Version, knownBatchFlags)
 	}
 	topicLen := int(b[76])
 	h := Header{
@@ -113,7 +120,7 @@ func ParseHeader(b []byte) (Header, error) {
 		return Header{}, fmt.Errorf("%w: queue %d", ErrCorrupt, h.Queue)
 	}
 	h.Topic = string(b[fixedBytes:h.bodyAt])
-	return h, nil
+	return h, h.readLead(b[3], b[h.bodyAt:h.Length])
 }
 
 // Verify is ParseHeader with the checksum: what passes is what the producer sent.
@@ -130,25 +137,36 @@ func Verify(b []byte) (Header, error) {
 
 // Check is Verify that also walks the messages and holds each to the rules of
 // message.Message.Validate: what a broker does with a batch from outside, so that
-// every batch it stores can be decoded. It allocates nothing for a good batch.
+// every batch it stores can be decoded. It refuses a sparse batch, which only
+// brokers make. It allocates nothing for a good batch.
 func Check(b []byte) (Header, error) {
 	h, err := Verify(b)
+	if err == nil && h.sparse.span > 0 {
+		err = fmt.Errorf("%w: messages are left out of the batch", message.ErrIllegalMessage)
+	}
 	if err != nil {
 		return Header{}, err
 	}
 	rest := b[h.bodyAt:h.Length]
 	for i := range h.Count {
 		head, _, next, err := cutMessage(rest)
+		var use Use
 		if err == nil {
-			err = checkHead(head)
+			use, err = checkHead(head)
 		}
 		if err != nil {
 			return Header{}, fmt.Errorf("message %d of %d: %w", i, h.Count, err)
 		}
+		h.Uses.add(i, use)
 		rest = next
 	}
-	if len(rest) != 0 {
+	switch {
+	case len(rest) != 0:
 		return Header{}, fmt.Errorf("%w: %d bytes after the last message", ErrCorrupt, len(rest))
+	case (h.Uses.Any&UsesDedupKey != 0) != (b[3]&flagDedup != 0):
+		return Header{}, fmt.Errorf("%w: flags %#02x do not say whether there are deduplication keys", ErrCorrupt, b[3])
+	case (h.Uses.Any&UsesOrigin != 0) != (b[3]&flagCopy != 0):
+		return Header{}, fmt.Errorf("%w: flags %#02x do not say whether there are copies", ErrCorrupt, b[3])
 	}
 	return h, nil
 }

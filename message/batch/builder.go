@@ -13,8 +13,9 @@ const (
 	hasGroup
 	hasProperties
 	hasInstance // the id's instance differs from the one before
+	hasExtras
 
-	knownFlags = hasTag | hasKeys | hasGroup | hasProperties | hasInstance
+	knownFlags = hasTag | hasKeys | hasGroup | hasProperties | hasInstance | hasExtras
 )
 
 // Builder writes one batch. Its zero value is not usable; see NewBuilder. It is
@@ -35,17 +36,20 @@ func NewBuilder(topic string, queue int) *Builder {
 	return b
 }
 
-// Reset starts another batch in the memory of the one before, whose bytes must
+// Reset is Begin for a batch that goes to its queue and has no sections.
+func (b *Builder) Reset(topic string, queue int) { b.Begin(&Lead{Topic: topic, Queue: queue}) }
+
+// Begin starts another batch in the memory of the one before, whose bytes must
 // not be used any more.
-func (b *Builder) Reset(topic string, queue int) {
+func (b *Builder) Begin(l *Lead) {
 	b.count = 0
 	b.buf = append(b.buf[:0], make([]byte, fixedBytes)...)
 	le := binary.LittleEndian
 	le.PutUint16(b.buf, magic)
-	b.buf[2] = Version
-	le.PutUint32(b.buf[40:], uint32(queue))
-	b.buf[76] = uint8(len(topic))
-	b.buf = append(b.buf, topic...)
+	b.buf[2], b.buf[3] = Version, l.flags()
+	le.PutUint32(b.buf[40:], uint32(l.Queue))
+	b.buf[76] = uint8(len(l.Topic))
+	b.buf = l.appendSections(append(b.buf, l.Topic...))
 }
 
 // Count is the number of messages so far.
@@ -67,6 +71,12 @@ func (b *Builder) Add(m *message.Message) {
 	b.buf = append(b.buf, m.Body...)
 	if TagHash(m.Tag) != b.tagHash {
 		b.tagHash = 0
+	}
+	if m.DedupKey != "" {
+		b.buf[3] |= flagDedup
+	}
+	if m.Origin != nil || m.ReconsumeTimes != 0 {
+		b.buf[3] |= flagCopy
 	}
 	b.lastID = m.ID
 	b.count++
@@ -111,9 +121,16 @@ func (b *Builder) appendHead(h []byte, m *message.Message) []byte {
 			h = appendString(appendString(h, k), v)
 		}
 	}
+	h, some := appendExtras(h, m)
+	if some {
+		flags |= hasExtras
+	}
 	h[0] = flags
 	return h
 }
+
+// SetSequence changes the sequence of a batch that was begun with one.
+func (b *Builder) SetSequence(s Sequence) { s.put(b.buf[fixedBytes+int(b.buf[76]):]) }
 
 // Finish completes the batch and returns it. The builder must not be used
 // again before Reset. A batch without messages is nil.

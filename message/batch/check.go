@@ -35,34 +35,49 @@ func cutMessage(rest []byte) (head, body, next []byte, err error) {
 }
 
 // checkHead holds a head to the rules of message.Message.Validate without making
-// a message of it.
-func checkHead(head []byte) error {
+// a message of it, and says what the message has.
+func checkHead(head []byte) (Use, error) {
 	r := reader{b: head}
-	flags := r.ids()
+	var id message.ID
+	var use Use
+	flags := r.ids(&id)
 	size, legal := r.properties(flags)
-	switch {
-	case r.failed || len(r.b) != 0:
-		return fmt.Errorf("%w: head of %d bytes", ErrCorrupt, len(head))
-	case size > message.MaxPropertiesBytes:
-		return fmt.Errorf("%w: properties of %d bytes, the limit is %d", ErrTooLarge, size, message.MaxPropertiesBytes)
-	case !legal:
-		return fmt.Errorf("%w: a key is empty or holds a space, or a property has no name", message.ErrIllegalMessage)
+	if flags&hasExtras != 0 {
+		more, extra, err := r.checkExtras(flags&hasGroup != 0)
+		if err != nil {
+			return 0, err
+		}
+		size, use = size+more, extra
 	}
-	return nil
+	if flags&hasGroup != 0 {
+		use |= UsesGroup
+	}
+	if err := r.end(); err != nil {
+		return 0, err
+	}
+	switch {
+	case size > message.MaxPropertiesBytes:
+		return 0, fmt.Errorf("%w: properties of %d bytes, the limit is %d", ErrTooLarge, size, message.MaxPropertiesBytes)
+	case !legal:
+		return 0, fmt.Errorf("%w: a key is empty or holds a space, there are more than %d, a group has more than %d bytes, or a property has no name or a reserved one",
+			message.ErrIllegalMessage, message.MaxKeys, message.MaxGroupNameBytes)
+	}
+	return use, nil
 }
 
-// ids skips what stands in every head and returns its flags.
-func (r *reader) ids() (flags byte) {
+// ids reads what stands in every head: last becomes the message's id.
+func (r *reader) ids(last *message.ID) (flags byte) {
 	flags = r.byte()
+	instance := last.Instance()
 	if flags&hasInstance != 0 {
-		r.uint64()
+		instance = r.uint64()
 	}
-	r.varint()
+	*last = message.MakeID(instance, last.Counter()+uint64(r.varint()))
 	r.varint()
 	return flags
 }
 
-// properties skips the rest of a head. It returns what message.PropertiesBytes
+// properties skips tag, keys, group and properties. It returns what message.PropertiesBytes
 // would, and whether keys and names are legal.
 func (r *reader) properties(flags byte) (size int, legal bool) {
 	legal = true
@@ -70,20 +85,24 @@ func (r *reader) properties(flags byte) (size int, legal bool) {
 		size += len(r.bytes())
 	}
 	if flags&hasKeys != 0 {
-		for n := r.count(); n > 0; n-- {
+		n := r.count()
+		legal = n <= message.MaxKeys
+		for ; n > 0; n-- {
 			key := r.bytes()
 			size += len(key) + 1
 			legal = legal && len(key) > 0 && bytes.IndexByte(key, ' ') < 0
 		}
 	}
 	if flags&hasGroup != 0 {
-		size += len(r.bytes())
+		group := r.bytes()
+		size += len(group)
+		legal = legal && len(group) <= message.MaxGroupNameBytes
 	}
 	if flags&hasProperties != 0 {
 		for n := r.count(); n > 0; n-- {
 			name := r.bytes()
 			size += len(name) + len(r.bytes()) + 2
-			legal = legal && len(name) > 0
+			legal = legal && len(name) > 0 && !message.IsReservedProperty(name)
 		}
 	}
 	return size, legal

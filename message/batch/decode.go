@@ -8,6 +8,9 @@ import (
 	"github.com/rmqio/rmq/message"
 )
 
+// minMessageBytes is what a message takes at least: two lengths and the flags.
+const minMessageBytes = 3
+
 // Decode verifies the batch at the start of b, appends its messages to dst and
 // returns what follows the batch. Broker names the broker that it came from.
 // Bodies share b's memory; everything else is copied. With an error dst is
@@ -17,28 +20,69 @@ func Decode(dst []message.Stored, b []byte, broker string) ([]message.Stored, []
 	if err != nil {
 		return dst, nil, err
 	}
+	all := dst
+	err = h.decode(b, broker, func() *message.Stored {
+		all = append(all, message.Stored{})
+		return &all[len(all)-1]
+	})
+	if err != nil {
+		return dst, nil, err
+	}
+	return all, b[h.Length:], nil
+}
+
+// VerifyAll verifies the batches that fill b, one after another, and returns how
+// many messages their headers tell of, so that memory for them can be made at
+// once: there are never more than their bytes have room for.
+func VerifyAll(b []byte) (messages int, err error) {
+	for len(b) > 0 {
+		h, err := Verify(b)
+		if err != nil {
+			return 0, err
+		}
+		if h.Count > (h.Length-h.bodyAt)/minMessageBytes {
+			return 0, fmt.Errorf("%w: %d messages in %d bytes", ErrCorrupt, h.Count, h.Length-h.bodyAt)
+		}
+		messages += h.Count
+		b = b[h.Length:]
+	}
+	return messages, nil
+}
+
+// DecodeVerified is Decode of a batch that passed VerifyAll. Each message is
+// written to where place says, which is asked once for each, and must be zero.
+func DecodeVerified(b []byte, broker string, place func() *message.Stored) (rest []byte, err error) {
+	h, err := ParseHeader(b)
+	if err != nil {
+		return nil, err
+	}
+	return b[h.Length:], h.decode(b, broker, place)
+}
+
+// decode writes the messages of the batch at the start of b to their places.
+func (h *Header) decode(b []byte, broker string, place func() *message.Stored) error {
 	queue := message.Queue{Topic: h.Topic, Broker: broker, ID: h.Queue}
 	store := time.UnixMilli(h.StoreMillis)
-	rest, last := b[h.bodyAt:h.Length], h.FirstID
-	all := dst
+	rest, last, at := b[h.bodyAt:h.Length], h.FirstID, h.places()
 	for i := range h.Count {
 		head, body, next, err := cutMessage(rest)
 		if err != nil {
-			return dst, nil, fmt.Errorf("message %d of %d: %w", i, h.Count, err)
+			return fmt.Errorf("message %d of %d: %w", i, h.Count, err)
 		}
-		m := message.Stored{Queue: queue, QueueOffset: h.BaseOffset + int64(i), StoreTime: store}
+		m := place()
+		m.Queue, m.QueueOffset, m.StoreTime = queue, h.BaseOffset+at.take(), store
 		m.Topic, m.Body = h.Topic, body
 		r := reader{b: head}
 		r.message(&m.Message, last, h.BornMillis)
-		if r.failed || len(r.b) != 0 {
-			return dst, nil, fmt.Errorf("%w: head of message %d of %d", ErrCorrupt, i, h.Count)
+		if err := r.end(); err != nil {
+			return fmt.Errorf("message %d of %d: %w", i, h.Count, err)
 		}
-		all, rest, last = append(all, m), next, m.ID
+		rest, last = next, m.ID
 	}
 	if len(rest) != 0 {
-		return dst, nil, fmt.Errorf("%w: %d bytes after the last message", ErrCorrupt, len(rest))
+		return fmt.Errorf("%w: %d bytes after the last message", ErrCorrupt, len(rest))
 	}
-	return all, b[h.Length:], nil
+	return nil
 }
 
 // reader takes fields from the front of b; after a field that is not there
@@ -46,6 +90,18 @@ func Decode(dst []message.Stored, b []byte, broker string) ([]message.Stored, []
 type reader struct {
 	b      []byte
 	failed bool
+	err    error // says why it failed where that is not just that bytes are missing
+}
+
+// end is the error of a head that must have been read as a whole.
+func (r *reader) end() error {
+	switch {
+	case r.err != nil:
+		return r.err
+	case r.failed || len(r.b) != 0:
+		return fmt.Errorf("%w: the head is cut or longer than its fields", ErrCorrupt)
+	}
+	return nil
 }
 
 func (r *reader) message(m *message.Message, last message.ID, bornBase int64) {
@@ -76,6 +132,9 @@ func (r *reader) message(m *message.Message, last message.ID, bornBase int64) {
 			m.Properties[k] = r.string()
 		}
 	}
+	if flags&hasExtras != 0 {
+		r.readExtras(m)
+	}
 }
 
 func (r *reader) byte() byte {
@@ -100,6 +159,16 @@ func (r *reader) uint64() uint64 {
 
 func (r *reader) varint() int64 {
 	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.failed, r.b = true, nil
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
 	if n <= 0 {
 		r.failed, r.b = true, nil
 		return 0

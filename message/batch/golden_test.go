@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -48,10 +49,15 @@ func TestBatch_GoldenBytes(t *testing.T) {
 	smallest := build("t", 0, message.Message{ID: message.MakeID(1, 2), BornTime: sample()[0].BornTime})
 	stored := build("orders", 3, sample()...)
 	SetStored(stored, 0x0102, 100, 1_700_000_000_456, 1)
+	timed, released := goodBatches()["timed"], goodBatches()["released"]
+	SetStored(released, 0x0105, 103, 1_700_003_600_001, 1)
 	for name, b := range map[string][]byte{
 		"smallest.hex": smallest,
 		"sent.hex":     build("orders", 3, sample()...),
 		"stored.hex":   stored,
+		"timed.hex":    timed,
+		"released.hex": released,
+		"returned.hex": goodBatches()["returned"],
 	} {
 		old := golden(t, name, b)
 		if _, err := Check(old); err != nil {
@@ -69,5 +75,37 @@ func TestBatch_GoldenBytes(t *testing.T) {
 	}
 	if !bytes.Equal(golden(t, "sent.hex", build("orders", 3, sample()...))[8:crcAt], make([]byte, crcAt-8)) {
 		t.Error("a producer leaves the broker's part zero")
+	}
+}
+
+func TestSpecialBatches_GoldenBytes(t *testing.T) {
+	timed, held := special()
+	release, shown := released()
+	back, failed := returned()
+	for name, want := range map[string]struct {
+		lead     Lead
+		messages []message.Message
+	}{"timed.hex": {timed, held}, "released.hex": {release, shown}, "returned.hex": {back, failed}} {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := hex.DecodeString(strings.Join(strings.Fields(string(text)), ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := Check(b)
+		if err != nil || h.Purpose != want.lead.Purpose || h.Sequence != want.lead.Sequence || !reflect.DeepEqual(h.Release, want.lead.Release) {
+			t.Errorf("%s: got header %+v, %v, want %+v", name, h, err, want.lead)
+		}
+		got, _, err := Decode(nil, b, "a")
+		if err != nil || len(got) != len(want.messages) {
+			t.Fatalf("%s: got %d messages, %v", name, len(got), err)
+		}
+		for i, m := range want.messages {
+			if !equal(got[i].Message, m) {
+				t.Errorf("%s: message %d: got %+v, want %+v", name, i, got[i], m)
+			}
+		}
 	}
 }

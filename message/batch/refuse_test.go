@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,14 @@ func forge(count uint32, messages ...[]byte) []byte {
 	return seal(append(b, bytes.Join(messages, nil)...))
 }
 
+// forgeSections is forge for a batch with flags and with these bytes behind its
+// topic.
+func forgeSections(flags byte, count uint32, parts ...[]byte) []byte {
+	b := forge(count, parts...)
+	b[3] = flags
+	return seal(b)
+}
+
 // raw is one message with a head of any bytes.
 func raw(body string, head ...byte) []byte {
 	b := binary.AppendUvarint(nil, uint64(len(head)))
@@ -40,7 +49,12 @@ var decoders = map[string]func([]byte) error{
 }
 
 func TestBatch_EveryFlippedBitIsRefused(t *testing.T) {
-	good := build("orders", 3, sample()...)
+	for name, good := range goodBatches() {
+		t.Run(name, func(t *testing.T) { flipEveryBit(t, good) })
+	}
+}
+
+func flipEveryBit(t *testing.T, good []byte) {
 	padded := append(bytes.Clone(good), make([]byte, 64)...) // so that a longer length stays inside
 	for i := range good {
 		if i >= 8 && i < crcAt {
@@ -60,7 +74,12 @@ func TestBatch_EveryFlippedBitIsRefused(t *testing.T) {
 }
 
 func TestBatch_EveryCutIsRefused(t *testing.T) {
-	good := build("orders", 3, sample()...)
+	for name, good := range goodBatches() {
+		t.Run(name, func(t *testing.T) { cutEverywhere(t, good) })
+	}
+}
+
+func cutEverywhere(t *testing.T, good []byte) {
 	for n := range good {
 		for name, decode := range decoders {
 			if err := decode(good[:n:n]); !errors.Is(err, ErrCorrupt) {
@@ -89,7 +108,10 @@ func TestBatch_RefusesHeaders(t *testing.T) {
 		{"magic", func(b []byte) { b[0]++ }, ErrCorrupt},
 		{"newer version", func(b []byte) { b[2] = 2 }, ErrVersion},
 		{"version 0", func(b []byte) { b[2] = 0 }, ErrVersion},
-		{"flags", func(b []byte) { b[3] = 1 }, ErrVersion},
+		{"last flag", func(b []byte) { b[3] = 1 << 7 }, ErrVersion},
+		{"two purposes", func(b []byte) { b[3] = flagTimer | flagTransaction }, ErrCorrupt},
+		{"release to a timer", func(b []byte) { b[3] = flagTimer | flagRelease }, ErrCorrupt},
+		{"release of a half message", func(b []byte) { b[3] = flagTransaction | flagRelease }, ErrCorrupt},
 		{"no message", func(b []byte) { binary.LittleEndian.PutUint32(b[44:], 0) }, ErrCorrupt},
 		{"one message too many", func(b []byte) { binary.LittleEndian.PutUint32(b[44:], 4) }, ErrCorrupt},
 		{"one message too few", func(b []byte) { binary.LittleEndian.PutUint32(b[44:], 2) }, ErrCorrupt},
@@ -146,6 +168,11 @@ func TestCheck_RefusesMessages(t *testing.T) {
 		{"properties too large", build("t", 0, property(message.MaxPropertiesBytes-2)), ErrTooLarge},
 		{"largest keys", build("t", 0, message.Message{Keys: []string{"a", strings.Repeat("k", message.MaxPropertiesBytes-3)}}), nil},
 		{"keys too large", build("t", 0, message.Message{Keys: []string{"a", strings.Repeat("k", message.MaxPropertiesBytes-2)}}), ErrTooLarge},
+		{"most keys", build("t", 0, message.Message{Keys: slices.Repeat([]string{"k"}, message.MaxKeys)}), nil},
+		{"too many keys", build("t", 0, message.Message{Keys: slices.Repeat([]string{"k"}, message.MaxKeys+1)}), message.ErrIllegalMessage},
+		{"largest group", build("t", 0, message.Message{Group: strings.Repeat("g", message.MaxGroupNameBytes)}), nil},
+		{"group too large", build("t", 0, message.Message{Group: strings.Repeat("g", message.MaxGroupNameBytes+1)}), message.ErrIllegalMessage},
+		{"reserved property", build("t", 0, message.Message{Properties: map[string]string{"KEYS": "v"}}), message.ErrIllegalMessage},
 		{"most messages", forge(MaxCount, bytes.Repeat(raw("", 0, 0, 0), MaxCount)), nil},
 		{"too many messages", forge(MaxCount+1, bytes.Repeat(raw("", 0, 0, 0), MaxCount+1)), ErrCorrupt},
 		{"head too large", forge(1, raw("", make([]byte, maxHeadBytes+1)...)), ErrTooLarge},
@@ -158,7 +185,7 @@ func TestCheck_RefusesMessages(t *testing.T) {
 		{"body length beyond the batch", forge(1, []byte{3, 200, 1, 0, 0, 0}), ErrCorrupt},
 		{"both lengths overflow", forge(1, binary.AppendUvarint(binary.AppendUvarint(nil, 1<<63), 1<<63), []byte{0, 0, 0}), ErrCorrupt},
 		{"length that never ends", forge(1, bytes.Repeat([]byte{0xff}, 20)), ErrCorrupt},
-		{"unknown flag", forge(1, raw("", 1<<5, 0, 0)), ErrVersion},
+		{"unknown flag", forge(1, raw("", 1<<6, 0, 0)), ErrVersion},
 		{"all flags", forge(1, raw("", 0xff, 0, 0)), ErrVersion},
 		{"tag cut", forge(1, raw("", hasTag, 0, 0, 5, 'a')), ErrCorrupt},
 		{"instance cut", forge(1, raw("", hasInstance, 0, 0)), ErrCorrupt},
@@ -207,6 +234,13 @@ func TestBatch_FalseCountsAllocateNothingLarge(t *testing.T) {
 		"some keys":  forge(1, raw("", head(hasKeys, append([]byte{100}, make([]byte, 99)...))...)),
 		"properties within the head": forge(1, raw("", head(hasProperties,
 			append(binary.AppendUvarint(nil, 30_000), bytes.Repeat([]byte{0xff}, 30_000)...))...)),
+		"extras":         forge(1, raw("", head(hasExtras, huge)...)),
+		"some extras":    forge(1, raw("", head(hasExtras, append([]byte{100}, make([]byte, 99)...))...)),
+		"extra":          forge(1, raw("", head(hasExtras, append([]byte{1, extraCorrelation}, huge...))...)),
+		"released":       forgeSections(flagRelease, 1, make([]byte, 8), []byte{1}, huge),
+		"other released": forgeSections(flagRelease, 1, []byte{1, 0, 0, 0, 0, 0, 0, 0}, huge),
+		"many released": forgeSections(flagRelease, 1, []byte{1, 0, 0, 0, 0, 0, 0, 0}, binary.AppendUvarint(nil, 1<<20),
+			make([]byte, 1<<20)),
 		"head": forge(1, huge, []byte{0, 0, 0, 0}),
 		"body": forge(1, []byte{3}, huge, []byte{0, 0, 0}),
 	}
@@ -226,8 +260,15 @@ func TestBatch_FalseCountsAllocateNothingLarge(t *testing.T) {
 }
 
 func TestCheck_AllocatesOnlyTheTopic(t *testing.T) {
-	b := build("orders", 3, sample()...)
-	if n := testing.AllocsPerRun(100, func() { Check(b) }); n > 1 {
-		t.Errorf("got %v allocations, want 1", n)
+	lead, held := special()
+	for name, b := range map[string][]byte{
+		"plain":  build("orders", 3, sample()...),
+		"extras": buildLead(lead, slices.Concat(held, held, held, held)...),
+		"long names": build("orders", 3, message.Message{Properties: map[string]string{
+			strings.Repeat("n", 100): "v", strings.Repeat("m", 1000): "v"}}),
+	} {
+		if n := testing.AllocsPerRun(100, func() { Check(b) }); n > 1 {
+			t.Errorf("%s: got %v allocations, want 1", name, n)
+		}
 	}
 }
