@@ -121,6 +121,28 @@ func (s *Server) Addr() string { return s.addr }
 // InProcessConn connects to the server without TCP.
 func (s *Server) InProcessConn() (net.Conn, error) { return s.ns.InProcessConn() }
 
+// Peers returns the addresses, host:port, that the connections come from, by the
+// names that they gave themselves: the newest one of each name. Connections without
+// TCP have no address and are not in it. The map is the caller's.
+func (s *Server) Peers() map[string]string {
+	peers := map[string]string{}
+	for offset := 0; ; {
+		page, err := s.ns.Connz(&server.ConnzOptions{Sort: server.ByCid, Offset: offset, Limit: peersPage})
+		if err != nil || len(page.Conns) == 0 { // the options are good: there is no error
+			return peers
+		}
+		for _, c := range page.Conns {
+			if c.Name != "" && c.IP != "" {
+				peers[c.Name] = net.JoinHostPort(c.IP, strconv.Itoa(c.Port))
+			}
+		}
+		offset += len(page.Conns)
+	}
+}
+
+// peersPage is how many connections are looked at with one lock of the server.
+const peersPage = 4096
+
 // Close cuts all connections, with what is queued for them sent first, and
 // returns when the server's goroutines have ended. It may be called twice.
 func (s *Server) Close() {

@@ -18,13 +18,34 @@ const (
 	BrokerStatus  Code = 28
 	Heartbeat     Code = 34
 	LeaveGroup    Code = 35
-	ListMembers   Code = 38
-	SyncLeases    Code = 41
-	PutGroup      Code = 200
-	ListGroups    Code = 201
-	DeleteGroup   Code = 207
-	DeleteTopic   Code = 215
-	ResetOffsets  Code = 222
+	// SendBack gives back what a consumer failed to process (RocketMQ's
+	// CONSUMER_SEND_MSG_BACK).
+	SendBack Code = 36
+	// EndTransaction commits or rolls back a half message.
+	EndTransaction Code = 37
+	ListMembers    Code = 38
+	SyncLeases     Code = 41
+	PutGroup       Code = 200
+	ListGroups     Code = 201
+	DeleteGroup    Code = 207
+	DeleteTopic    Code = 215
+	ResetOffsets   Code = 222
+	CloneOffsets   Code = 314
+	// CheckTransactions has producers asked again for the outcome of half messages
+	// (RocketMQ's RESUME_CHECK_HALF_MESSAGE).
+	CheckTransactions Code = 323
+	SendReply         Code = 325
+	RecallMessage     Code = 370
+)
+
+// Requests to brokers that RocketMQ does not have.
+const (
+	ListDelayed      Code = 3101
+	ListTransactions Code = 3102
+	PutQuota         Code = 3103
+	ListQuotas       Code = 3104
+	ListClients      Code = 3105
+	ResendDeadLetter Code = 3106
 )
 
 // Requests to name servers.
@@ -37,11 +58,18 @@ const (
 	BrokerHeartbeat Code = 904
 )
 
+// PushReply is the one request of brokers to clients: it brings a reply to the
+// client that sent the request (RocketMQ's PUSH_REPLY_MESSAGE_TO_CLIENT).
+const PushReply Code = 326
+
 // Events: frames that nobody answers.
 const (
 	// MembersChanged tells a member of a group that another joined or left, or
 	// that a queue became free (RocketMQ's NOTIFY_CONSUMER_IDS_CHANGED).
 	MembersChanged Code = 40
+	// CheckTransaction asks a producer for the outcome of a half message
+	// (RocketMQ's CHECK_TRANSACTION_STATE).
+	CheckTransaction Code = 39
 	// RouteChanged tells clients that routes changed.
 	RouteChanged Code = 2001
 )
@@ -55,6 +83,11 @@ var codeNames = map[Code]string{
 	ListGroups: "LIST_GROUPS", DeleteGroup: "DELETE_GROUP", DeleteTopic: "DELETE_TOPIC",
 	ResetOffsets: "RESET_OFFSETS", RegisterBroker: "REGISTER_BROKER", LeaveBroker: "LEAVE_BROKER",
 	QueryRoute: "QUERY_ROUTE", QueryCluster: "QUERY_CLUSTER", QueryTopics: "QUERY_TOPICS",
+	EndTransaction: "END_TRANSACTION", CheckTransactions: "CHECK_TRANSACTIONS", SendReply: "SEND_REPLY",
+	RecallMessage: "RECALL_MESSAGE", ListDelayed: "LIST_DELAYED", ListTransactions: "LIST_TRANSACTIONS",
+	PutQuota: "PUT_QUOTA", ListQuotas: "LIST_QUOTAS", CloneOffsets: "CLONE_OFFSETS", ListClients: "LIST_CLIENTS",
+	SendBack: "CONSUMER_SEND_MSG_BACK", ResendDeadLetter: "RESEND_DEAD_LETTER",
+	CheckTransaction: "CHECK_TRANSACTION", PushReply: "PUSH_REPLY",
 	BrokerHeartbeat: "BROKER_HEARTBEAT", MembersChanged: "MEMBERS_CHANGED", RouteChanged: "ROUTE_CHANGED",
 }
 

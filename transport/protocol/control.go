@@ -16,6 +16,16 @@ type TopicConfig struct {
 	// KeepUntilConsumed keeps messages beyond that until every group that reads
 	// the topic has consumed them, and while no group reads it.
 	KeepUntilConsumed bool `json:"keepUntilConsumed,omitempty"`
+	// Type is the kind of messages that the topic takes; empty: message.Mixed.
+	Type message.Kind `json:"type,omitempty"`
+	// Quota bounds what is sent to the topic on this broker.
+	Quota Rates `json:"quota,omitzero"`
+}
+
+// Rates bound what is sent; 0: no bound.
+type Rates struct {
+	MessagesPerSecond int64 `json:"messagesPerSecond,omitempty"`
+	BytesPerSecond    int64 `json:"bytesPerSecond,omitempty"`
 }
 
 // Values of TopicConfig.RetentionMillis that are no duration, and the shortest
@@ -98,6 +108,13 @@ type GroupConfig struct {
 	Name string `json:"name"`
 	// ConsumeEnabled off refuses all pulls of the group.
 	ConsumeEnabled bool `json:"consumeEnabled"`
+	// PerMemberSubscriptions lets members have different topics.
+	PerMemberSubscriptions bool `json:"perMemberSubscriptions,omitempty"`
+	// RetryMax is how often a message that fails is delivered again before it is a
+	// dead letter; 0: 16, NoRetry: never.
+	RetryMax int `json:"retryMax,omitempty"`
+	// RetryPolicy says when.
+	RetryPolicy RetryPolicy `json:"retryPolicy,omitzero"`
 }
 
 // PutGroupRequest creates a group or changes it.
@@ -118,6 +135,10 @@ func (*DeleteGroupRequest) RequestCode() Code { return DeleteGroup }
 // ListGroupsRequest asks a broker for its groups, or for one.
 type ListGroupsRequest struct {
 	Group string `json:"group,omitempty"`
+	// Reading, when there is any, asks for these groups alone, and for what they
+	// have to consume in these topics, whether this broker knows them or not:
+	// another broker does.
+	Reading []GroupTopics `json:"reading,omitempty"`
 }
 
 func (*ListGroupsRequest) RequestCode() Code { return ListGroups }
@@ -142,7 +163,11 @@ type GroupOffset struct {
 	Committed int64 `json:"committed"`
 	Min       int64 `json:"min"`
 	End       int64 `json:"end"`
-	// LagMillis is the age of the oldest message not consumed; 0 when there is none.
+	// Lag is how many messages there are to consume. Without a committed offset
+	// they count from where the members begin, and all of them while there is no
+	// member.
+	Lag int64 `json:"lag"`
+	// LagMillis is the age of the oldest of them; 0 when there is none.
 	LagMillis int64 `json:"lagMillis"`
 	// Owner is the client that holds the queue's lease, if any.
 	Owner string `json:"owner,omitempty"`
@@ -155,17 +180,30 @@ type HeartbeatRequest struct {
 	Version  string `json:"version"`
 	// Producers are the producer groups of the client.
 	Producers []string `json:"producers,omitempty"`
+	// Checkers are those of them whose transactions the client can be asked for.
+	Checkers []string `json:"checkers,omitempty"`
 	// Consumers are the groups that the client is a member of. They replace
 	// what an earlier heartbeat said.
 	Consumers []Subscription `json:"consumers,omitempty"`
 	// Inbox is the subject for events.
 	Inbox string `json:"inbox"`
+	// Incarnation tells the client from another one with its id. While one has a
+	// session, the other is refused with Conflict; RetryAfterMillis then says when
+	// that session would end if nothing more is heard of it.
+	Incarnation uint64 `json:"incarnation,omitempty"`
 }
 
 // Subscription is what a member of a group wants.
 type Subscription struct {
 	Group  string   `json:"group"`
 	Topics []string `json:"topics"`
+	// Filters are those of topics of which not all messages are wanted. Members of
+	// a group have the same topics, unless the group lets them differ, and the same
+	// filters for those that they share; else Conflict.
+	Filters []TopicFilter `json:"filters,omitempty"`
+	// Start is where the member begins. Members may differ in it. None: nobody but
+	// the member knows.
+	Start *Start `json:"start,omitempty"`
 }
 
 func (*HeartbeatRequest) RequestCode() Code { return Heartbeat }
@@ -180,6 +218,8 @@ type HeartbeatResponse struct {
 type LeaveGroupRequest struct {
 	ClientID string `json:"clientId"`
 	Group    string `json:"group,omitempty"`
+	// Incarnation is that of its heartbeats; of another one nothing ends.
+	Incarnation uint64 `json:"incarnation,omitempty"`
 }
 
 func (*LeaveGroupRequest) RequestCode() Code { return LeaveGroup }
@@ -211,6 +251,8 @@ type SyncLeasesRequest struct {
 	Group    string `json:"group"`
 	Topic    string `json:"topic"`
 	Queues   []int  `json:"queues"`
+	// Incarnation is that of its heartbeats; of another one there is no session.
+	Incarnation uint64 `json:"incarnation,omitempty"`
 }
 
 func (*SyncLeasesRequest) RequestCode() Code { return SyncLeases }
@@ -308,6 +350,8 @@ type ResetOffsetsRequest struct {
 	// Value is the offset of ResetToOffset or the time of ResetToTime.
 	Value  int64 `json:"value,omitempty"`
 	DryRun bool  `json:"dryRun,omitempty"`
+	// CreateGroup lets the group be new here: another broker knows it.
+	CreateGroup bool `json:"createGroup,omitempty"`
 }
 
 // ResetTarget says where offsets are set to.
@@ -333,6 +377,9 @@ type OffsetChange struct {
 	Queue  int   `json:"queue"`
 	Before int64 `json:"before"` // -1: none
 	After  int64 `json:"after"`
+	// Skipped is how many messages the group had to consume before After, and has
+	// not any more; below 0: so many come again.
+	Skipped int64 `json:"skipped"`
 }
 
 // BrokerStatusRequest asks how a broker is.

@@ -32,6 +32,8 @@ const (
 	Conflict ErrorCode = 18
 	// QueueNotFound: the topic has no queue of this number here.
 	QueueNotFound ErrorCode = 19
+	// NotFound: no such message, transaction or quota, or what names it is forged.
+	NotFound ErrorCode = 22
 	// GroupNotFound: no such consumer group.
 	GroupNotFound ErrorCode = 26
 	// InvalidArgument: a field of the request breaks a rule; the text says which.
@@ -44,6 +46,11 @@ const (
 	OffsetOutOfRange ErrorCode = 32
 	// Damaged: the stored data that was asked for does not pass its checksum.
 	Damaged ErrorCode = 33
+	// SequenceLost: the broker does not know any more which messages of this
+	// producer it has, so that it cannot tell whether this one is a duplicate.
+	SequenceLost ErrorCode = 34
+	// FlowControl: a quota is used up; nothing was done; try again after RetryAfter.
+	FlowControl ErrorCode = 215
 	// Unreachable: no server answers at the address; whether the request
 	// arrived is not known if the connection was cut while it was under way.
 	Unreachable ErrorCode = 40
@@ -60,6 +67,7 @@ var errorNames = map[ErrorCode]string{
 	TopicNotFound: "TOPIC_NOT_FOUND", Conflict: "CONFLICT", QueueNotFound: "QUEUE_NOT_FOUND",
 	GroupNotFound: "GROUP_NOT_FOUND", InvalidArgument: "INVALID_ARGUMENT", Fenced: "FENCED",
 	UnknownMember: "UNKNOWN_MEMBER", OffsetOutOfRange: "OFFSET_OUT_OF_RANGE", Damaged: "DATA_DAMAGED",
+	NotFound: "NOT_FOUND", SequenceLost: "SEQUENCE_LOST", FlowControl: "FLOW_CONTROL",
 	Unreachable: "UNREACHABLE", UnknownOutcome: "UNKNOWN_OUTCOME", Closed: "CLOSED",
 }
 
@@ -78,7 +86,7 @@ func (c ErrorCode) Error() string { return c.String() }
 // another, can succeed without anything else being changed.
 func (c ErrorCode) Retryable() bool {
 	switch c {
-	case SystemError, Busy, Unavailable, Unreachable, UnknownOutcome:
+	case SystemError, Busy, Unavailable, FlowControl, Unreachable, UnknownOutcome:
 		return true
 	}
 	return false
@@ -89,7 +97,8 @@ type Error struct {
 	Code ErrorCode `json:"code"`
 	// Remark is for people; programs look at Code.
 	Remark string `json:"remark"`
-	// RetryAfterMillis is set with Busy: how long to wait.
+	// RetryAfterMillis is set with Busy and FlowControl, and with Conflict where it
+	// may pass by itself: how long to wait.
 	RetryAfterMillis int64 `json:"retryAfterMillis,omitempty"`
 }
 

@@ -3,35 +3,73 @@ package protocol
 import (
 	"encoding/binary"
 	"math"
+	"slices"
+
+	"github.com/rmqio/rmq/message"
 )
 
 // SendRequest carries batches for queues of one broker, in the encoding of
 // package message/batch. Batches of one queue are stored in their order.
 type SendRequest struct {
+	// ClientID and Group, the producer group, say whose quotas count.
+	ClientID, Group string
 	// Batches are concatenated; each says its own length, topic and queue.
 	Batches []byte
 }
 
 func (*SendRequest) RequestCode() Code { return SendMessage }
 
-// AppendBinary is the batches as they are.
-func (r *SendRequest) AppendBinary(dst []byte) ([]byte, error) { return append(dst, r.Batches...), nil }
+// AppendBinary implements encoding.BinaryAppender.
+func (r *SendRequest) AppendBinary(dst []byte) ([]byte, error) {
+	return append(AppendSender(dst, r.ClientID, r.Group), r.Batches...), nil
+}
 
-// UnmarshalBinary keeps b.
-func (r *SendRequest) UnmarshalBinary(b []byte) error { r.Batches = b; return nil }
+// AppendSender appends what a SendRequest has before its batches.
+func AppendSender(dst []byte, clientID, group string) []byte {
+	return appendString(appendString(dst, clientID), group)
+}
+
+// UnmarshalBinary implements encoding.BinaryUnmarshaler. Batches share b's memory.
+func (r *SendRequest) UnmarshalBinary(b []byte) error {
+	f := fields{b: b}
+	client, group := f.bytes(), f.bytes()
+	switch {
+	case f.bad:
+		return Errorf(InvalidArgument, "the sender of a request is cut")
+	case len(client) > message.MaxClientIDBytes || len(group) > message.MaxGroupBytes:
+		return Errorf(InvalidArgument, "client id of %d and group of %d bytes; the limits are %d and %d",
+			len(client), len(group), message.MaxClientIDBytes, message.MaxGroupBytes)
+	}
+	r.ClientID, r.Group, r.Batches = string(client), string(group), f.b
+	return nil
+}
 
 // SendResponse answers each batch of the request, in its order.
 type SendResponse struct{ Results []SendResult }
 
 // SendResult is the outcome of one batch.
 type SendResult struct {
-	// Err is nil when the batch is on disk.
+	// Err is nil when the batch is on disk. It is not when there is another error
+	// than UnknownOutcome.
 	Err *Error
-	// BaseOffset is the queue offset of the batch's first message.
+	// BaseOffset is the queue offset of the batch's first message; when the
+	// messages are held back, -1 less the place of the first among those that are
+	// held in the record: -1, but for a duplicate of a part of them.
 	BaseOffset int64
 	// StoreMillis is when the broker stored it.
 	StoreMillis int64
+	// Index is the log index of the record that holds messages back; 0 for others.
+	Index uint64
+	// Duplicate says that the broker had the batch already: the other fields are
+	// those of the first time.
+	Duplicate bool
+	// Queue is where the messages are. It is set for a duplicate only: one that has
+	// its deduplication key in common with the first may have been sent to another
+	// queue.
+	Queue int
 }
+
+const resultDuplicate = 1
 
 // AppendBinary implements encoding.BinaryAppender.
 func (r *SendResponse) AppendBinary(dst []byte) ([]byte, error) {
@@ -43,9 +81,17 @@ func (r *SendResponse) AppendBinary(dst []byte) ([]byte, error) {
 			dst = binary.AppendVarint(dst, s.Err.RetryAfterMillis)
 			continue
 		}
-		dst = append(dst, 0)
+		var bits byte
+		if s.Duplicate {
+			bits = resultDuplicate
+		}
+		dst = append(dst, 0, bits)
 		dst = binary.AppendVarint(dst, s.BaseOffset)
 		dst = binary.AppendVarint(dst, s.StoreMillis)
+		dst = binary.AppendUvarint(dst, s.Index)
+		if s.Duplicate {
+			dst = binary.AppendUvarint(dst, uint64(s.Queue))
+		}
 	}
 	return dst, nil
 }
@@ -60,7 +106,12 @@ func (r *SendResponse) UnmarshalBinary(b []byte) error {
 			s.Err = &Error{Code: code, Remark: f.string(), RetryAfterMillis: f.varint()}
 			continue
 		}
-		s.BaseOffset, s.StoreMillis = f.varint(), f.varint()
+		bits := f.number(resultDuplicate)
+		s.Duplicate = bits&resultDuplicate != 0
+		s.BaseOffset, s.StoreMillis, s.Index = f.varint(), f.varint(), f.uvarint()
+		if s.Duplicate {
+			s.Queue = f.number(math.MaxInt32)
+		}
 	}
 	return f.end(r)
 }
@@ -68,6 +119,7 @@ func (r *SendResponse) UnmarshalBinary(b []byte) error {
 // Limits of a pull.
 const (
 	MaxPullQueues     = 1 << 16
+	MaxPullFilters    = 1 << 10
 	MaxPullBytes      = 6 << 20 // so that an answer fits a frame
 	MaxPullWaitMillis = 60_000
 )
@@ -81,7 +133,9 @@ type PullRequest struct {
 	// Group and ClientID are empty for a reader without a group.
 	Group    string
 	ClientID string
-	Queues   []PullQueue
+	// Filters are those that queues refer to.
+	Filters []Filter
+	Queues  []PullQueue
 }
 
 // PullQueue is one queue of a pull.
@@ -90,6 +144,8 @@ type PullQueue struct {
 	Queue  int
 	Offset int64 // the first message wanted
 	Fence  uint64
+	// Filter is the number of one of the request's filters, from 1; 0: none.
+	Filter int
 }
 
 func (*PullRequest) RequestCode() Code { return PullMessage }
@@ -100,12 +156,14 @@ func (r *PullRequest) AppendBinary(dst []byte) ([]byte, error) {
 	dst = binary.AppendVarint(dst, r.MaxBytes)
 	dst = binary.AppendVarint(dst, r.MaxCount)
 	dst = appendString(appendString(dst, r.Group), r.ClientID)
+	dst = appendFilters(dst, r.Filters)
 	dst = binary.AppendUvarint(dst, uint64(len(r.Queues)))
 	for _, q := range r.Queues {
 		dst = appendString(dst, q.Topic)
 		dst = binary.AppendUvarint(dst, uint64(q.Queue))
 		dst = binary.AppendVarint(dst, q.Offset)
 		dst = binary.AppendUvarint(dst, q.Fence)
+		dst = binary.AppendUvarint(dst, uint64(q.Filter))
 	}
 	return dst, nil
 }
@@ -116,13 +174,17 @@ func (r *PullRequest) UnmarshalBinary(b []byte) error {
 	f := fields{b: b}
 	r.WaitMillis, r.MaxBytes, r.MaxCount = f.varint(), f.varint(), f.varint()
 	r.Group, r.ClientID = f.string(), f.string()
-	n := f.count(4)
+	var err error
+	if r.Filters, err = f.filters(); err != nil {
+		return err
+	}
+	n := f.count(5)
 	if n > MaxPullQueues {
 		return Errorf(InvalidArgument, "pull of %d queues, the limit is %d", n, MaxPullQueues)
 	}
 	r.Queues = make([]PullQueue, n)
 	for i := range r.Queues {
-		r.Queues[i] = PullQueue{Topic: f.string(), Queue: f.number(math.MaxInt32), Offset: f.varint(), Fence: f.uvarint()}
+		r.Queues[i] = PullQueue{Topic: f.string(), Queue: f.number(math.MaxInt32), Offset: f.varint(), Fence: f.uvarint(), Filter: f.number(MaxPullFilters)}
 	}
 	if err := f.end(r); err != nil {
 		return err
@@ -143,12 +205,15 @@ func (r *PullRequest) check() error {
 		if q.Offset < 0 {
 			return Errorf(InvalidArgument, "queue %d of topic %q at offset %d", q.Queue, q.Topic, q.Offset)
 		}
+		if q.Filter > len(r.Filters) {
+			return Errorf(InvalidArgument, "queue %d of topic %q has filter %d of %d", q.Queue, q.Topic, q.Filter, len(r.Filters))
+		}
 	}
 	return nil
 }
 
-// PullResponse has an entry for each queue that has messages or an error; none
-// when the wait was in vain.
+// PullResponse has an entry for each queue that has messages or an error, or of
+// which a filter let nothing through; none when the wait was in vain.
 type PullResponse struct{ Queues []PulledQueue }
 
 // PulledQueue is what one queue gave.
@@ -163,28 +228,67 @@ type PulledQueue struct {
 	// Min is the queue's first offset and End the one after its last.
 	Min, End int64
 	// Batches are as the producers sent them, one after another. The first may
-	// begin before the offset that was asked for.
+	// begin before the offset that was asked for. With a filter they may be sparse;
+	// they may hold messages that it does not let through, and there may be none.
 	Batches []byte
+	// Load, when it is set, stands for Batches of Size bytes: it appends them to
+	// dst when the answer is encoded, so that they are copied into the frame and
+	// nowhere before. When it fails the entry has Err instead, and what else Load
+	// changes of it.
+	Load func(q *PulledQueue, dst []byte) ([]byte, error)
+	Size int
 }
 
 // AppendBinary implements encoding.BinaryAppender.
 func (r *PullResponse) AppendBinary(dst []byte) ([]byte, error) {
-	dst = binary.AppendUvarint(dst, uint64(len(r.Queues)))
-	for _, q := range r.Queues {
-		dst = binary.AppendUvarint(dst, uint64(q.Index))
-		dst = binary.AppendVarint(dst, q.Next)
-		dst = binary.AppendVarint(dst, q.Min)
-		dst = binary.AppendVarint(dst, q.End)
-		var code ErrorCode
-		var remark string
-		if q.Err != nil {
-			code, remark = q.Err.wireCode(), q.Err.Remark
-		}
-		dst = binary.AppendUvarint(dst, uint64(code))
-		dst = appendString(dst, remark)
-		dst = append(binary.AppendUvarint(dst, uint64(len(q.Batches))), q.Batches...)
+	dst = slices.Grow(binary.AppendUvarint(dst, uint64(len(r.Queues))), r.size())
+	for i := range r.Queues {
+		dst = r.Queues[i].append(dst)
 	}
 	return dst, nil
+}
+
+// size is about how many bytes the encoding has.
+func (r *PullResponse) size() (n int) {
+	for i := range r.Queues {
+		n += pulledHeadBytes + len(r.Queues[i].Batches) + r.Queues[i].Size
+	}
+	return n
+}
+
+func (q *PulledQueue) append(dst []byte) []byte {
+	if q.Load == nil {
+		return append(q.appendHead(dst, len(q.Batches)), q.Batches...)
+	}
+	head := q.appendHead(dst, q.Size)
+	loaded, err := q.Load(q, head)
+	if err == nil && len(loaded) != len(head)+q.Size {
+		err = Errorf(SystemError, "%d bytes were read where %d are", len(loaded)-len(head), q.Size)
+	}
+	if err != nil {
+		q.Err = AsError(err)
+		return q.appendHead(dst, 0)
+	}
+	return loaded
+}
+
+// pulledHeadBytes is more than the head of an entry without an error takes.
+const pulledHeadBytes = 64
+
+// appendHead appends all but the batches, of which there are so many bytes.
+func (q *PulledQueue) appendHead(dst []byte, size int) []byte {
+	dst = binary.AppendUvarint(dst, uint64(q.Index))
+	dst = binary.AppendVarint(dst, q.Next)
+	dst = binary.AppendVarint(dst, q.Min)
+	dst = binary.AppendVarint(dst, q.End)
+	var code ErrorCode
+	var remark string
+	if q.Err != nil {
+		code, remark = q.Err.wireCode(), q.Err.Remark
+	}
+	dst = binary.AppendUvarint(dst, uint64(code))
+	dst = appendString(dst, remark)
+	return binary.AppendUvarint(dst, uint64(size))
 }
 
 // UnmarshalBinary implements encoding.BinaryUnmarshaler. Batches share b's memory.

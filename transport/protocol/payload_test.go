@@ -18,6 +18,9 @@ type exchange struct {
 	response any
 }
 
+// toClients is the class of what brokers ask of clients, in docs/wire.md.
+const toClients Class = "reply"
+
 var exchanges = []exchange{
 	{ClassSend, new(SendRequest), new(SendResponse)},
 	{ClassPull, new(PullRequest), new(PullResponse)},
@@ -27,6 +30,12 @@ var exchanges = []exchange{
 	{ClassClient, new(SyncLeasesRequest), new(SyncLeasesResponse)},
 	{ClassClient, new(CommitOffsetsRequest), new(CommitOffsetsResponse)},
 	{ClassClient, new(QueryOffsetsRequest), new(QueryOffsetsResponse)},
+	{ClassClient, new(EndTransactionRequest), new(EndTransactionResponse)},
+	{ClassClient, new(RecallRequest), new(RecallResponse)},
+	{ClassClient, new(SendBackRequest), new(SendBackResponse)},
+	{ClassAdmin, new(ResendDeadLetterRequest), new(ResendDeadLetterResponse)},
+	{ClassClient, new(SendReplyRequest), new(Empty)},
+	{toClients, new(PushReplyRequest), new(Empty)},
 	{ClassAdmin, new(QueryMessagesRequest), new(QueryMessagesResponse)},
 	{ClassAdmin, new(PutTopicRequest), new(PutTopicResponse)},
 	{ClassAdmin, new(DeleteTopicRequest), new(Empty)},
@@ -35,7 +44,14 @@ var exchanges = []exchange{
 	{ClassAdmin, new(DeleteGroupRequest), new(Empty)},
 	{ClassAdmin, new(ListGroupsRequest), new(ListGroupsResponse)},
 	{ClassAdmin, new(ResetOffsetsRequest), new(ResetOffsetsResponse)},
+	{ClassAdmin, new(CloneOffsetsRequest), new(CloneOffsetsResponse)},
+	{ClassAdmin, new(ListClientsRequest), new(ListClientsResponse)},
 	{ClassAdmin, new(BrokerStatusRequest), new(BrokerStatusResponse)},
+	{ClassAdmin, new(ListDelayedRequest), new(ListDelayedResponse)},
+	{ClassAdmin, new(ListTransactionsRequest), new(ListTransactionsResponse)},
+	{ClassAdmin, new(CheckTransactionsRequest), new(CheckTransactionsResponse)},
+	{ClassAdmin, new(PutQuotaRequest), new(Empty)},
+	{ClassAdmin, new(ListQuotasRequest), new(ListQuotasResponse)},
 	{ClassBroker, new(RegisterBrokerRequest), new(RegisterBrokerResponse)},
 	{ClassBroker, new(BrokerHeartbeatRequest), new(BrokerHeartbeatResponse)},
 	{ClassBroker, new(LeaveBrokerRequest), new(Empty)},
@@ -45,7 +61,10 @@ var exchanges = []exchange{
 }
 
 // events are the payloads that nobody answers.
-var events = map[Code]any{MembersChanged: new(MembersChangedEvent), RouteChanged: new(RouteChangedEvent)}
+var events = map[Code]any{
+	MembersChanged: new(MembersChangedEvent), RouteChanged: new(RouteChangedEvent),
+	CheckTransaction: new(CheckTransactionEvent),
+}
 
 // payloads are all of them by name.
 func payloads() map[string]any {
@@ -113,10 +132,12 @@ func TestPayloads_TheTestsKnowAll(t *testing.T) {
 func TestCodes(t *testing.T) {
 	numbers := map[Code]string{
 		10: "SEND_MESSAGE", 11: "PULL_MESSAGE", 12: "QUERY_MESSAGES", 14: "QUERY_OFFSETS", 15: "COMMIT_OFFSETS", 17: "PUT_TOPIC",
-		21: "LIST_TOPICS", 28: "BROKER_STATUS", 34: "HEARTBEAT", 35: "LEAVE_GROUP", 38: "LIST_MEMBERS",
-		40: "MEMBERS_CHANGED", 41: "SYNC_LEASES", 103: "REGISTER_BROKER", 104: "LEAVE_BROKER", 105: "QUERY_ROUTE",
+		21: "LIST_TOPICS", 28: "BROKER_STATUS", 34: "HEARTBEAT", 35: "LEAVE_GROUP", 36: "CONSUMER_SEND_MSG_BACK", 37: "END_TRANSACTION",
+		38: "LIST_MEMBERS", 39: "CHECK_TRANSACTION", 40: "MEMBERS_CHANGED", 41: "SYNC_LEASES", 103: "REGISTER_BROKER", 104: "LEAVE_BROKER", 105: "QUERY_ROUTE",
 		106: "QUERY_CLUSTER", 200: "PUT_GROUP", 201: "LIST_GROUPS", 206: "QUERY_TOPICS", 207: "DELETE_GROUP",
-		215: "DELETE_TOPIC", 222: "RESET_OFFSETS", 904: "BROKER_HEARTBEAT", 2001: "ROUTE_CHANGED",
+		215: "DELETE_TOPIC", 222: "RESET_OFFSETS", 314: "CLONE_OFFSETS", 323: "CHECK_TRANSACTIONS", 325: "SEND_REPLY", 326: "PUSH_REPLY",
+		370: "RECALL_MESSAGE", 904: "BROKER_HEARTBEAT", 2001: "ROUTE_CHANGED", 3101: "LIST_DELAYED",
+		3102: "LIST_TRANSACTIONS", 3103: "PUT_QUOTA", 3104: "LIST_QUOTAS", 3105: "LIST_CLIENTS", 3106: "RESEND_DEAD_LETTER",
 	}
 	if !reflect.DeepEqual(codeNames, numbers) {
 		t.Errorf("numbers and names of codes are for ever; got %v", codeNames)

@@ -75,6 +75,8 @@ type TopicRoute struct {
 	ReadQueues  int          `json:"readQueues"`
 	WriteQueues int          `json:"writeQueues"`
 	Perm        message.Perm `json:"perm"`
+	// Type is the topic's; producers choose the queue by it.
+	Type message.Kind `json:"type,omitempty"`
 }
 
 // QueryClusterRequest asks for all brokers.

@@ -20,7 +20,8 @@ const (
 )
 
 // Subjects are few and fixed: one for each broker and class, one for each name
-// server's class, one inbox for each connection. No topic, group or queue is
+// server's class, one inbox for each connection, with one for replies where they
+// are waited for. No topic, group or queue is
 // ever part of a subject.
 
 // NameServerSubject is where the name server of a fabric takes requests.
@@ -36,6 +37,10 @@ func BrokerSubject(broker string, id int, c Class) string {
 
 // InboxSubject is where one connection takes answers and events.
 func InboxSubject(connection string) string { return "rmq.c." + Token(connection) }
+
+// ReplySubject is where the connection with an inbox takes replies to its
+// client's requests.
+func ReplySubject(inbox string) string { return inbox + ".reply" }
 
 // Token turns any name into one token of a subject, without wildcards, dots or
 // spaces: bytes other than a-z A-Z 0-9 _ - become =XX. Different names give

@@ -18,6 +18,7 @@ func TestSubjects(t *testing.T) {
 		{BrokerSubject("a.*", 0, ClassClient), "rmq.b.a=2E=2A.0.client"},
 		{BrokerSubject("", 0, ClassAdmin), "rmq.b.=.0.admin"},
 		{InboxSubject("host@1#a"), "rmq.c.host=401=23a"},
+		{ReplySubject(InboxSubject("a")), "rmq.c.a.reply"},
 	}
 	for _, tt := range tests {
 		if tt.got != tt.want {
