@@ -42,7 +42,7 @@ func (l *Log) Append(r Record, done func(Committed, error)) error {
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(r.Data), MaxRecordBytes)
 	}
 	p := &pending{Committed: Committed{Record: r}}
-	early := l.opts.Flush == AsyncFlush && r.Type == BatchRecord
+	early := l.opts.Flush == AsyncFlush && r.Type == BatchRecord && !r.Waits
 	if !early {
 		p.done = done
 	}

@@ -39,6 +39,10 @@ type Options struct {
 	// call the log's Append and wait for it. An error during Open fails Open;
 	// later ones are logged. Data is valid during the call only.
 	Apply func(Committed) error
+	// Dropped is called, from the writer's goroutine, when what was appended cannot
+	// be committed and nothing is appended any more, before those who wait are told.
+	// Of an early answer it is the only correction. It may be nil.
+	Dropped func()
 	// Watermarks of the disk, which CheckDisk goes by.
 	Watermarks Watermarks
 	// ScrubPause is how long Scrub rests after it has read everything; default 1 h.

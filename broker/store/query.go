@@ -12,51 +12,117 @@ import (
 
 // Record returns a record by its log index. ErrOutOfRange when the log has no
 // such record, ErrDamaged when it cannot be read.
-func (l *Log) Record(index uint64) (Committed, error) {
-	segments := l.catalog.segments()
-	i, _ := slices.BinarySearchFunc(segments, index+1, func(s *segment, i uint64) int {
-		if s.info.First < i {
-			return -1
-		}
-		return 1
+func (l *Log) Record(index uint64) (r Committed, err error) {
+	l.Records([]uint64{index}, func(found Committed, e error) bool {
+		r, err = found, e
+		r.Data = slices.Clone(r.Data)
+		return false
 	})
-	if i == 0 || index > l.catalog.lastIndex() {
-		return Committed{}, fmt.Errorf("%w: the log has no record %d", ErrOutOfRange, index)
-	}
-	r, err := segments[i-1].record(index)
-	if err != nil && l.dropped(segments[i-1]) {
-		err = fmt.Errorf("%w: the log has no record %d any more", ErrOutOfRange, index)
-	}
 	return r, err
+}
+
+// Records hands records, by their log indexes in ascending order, to visit while
+// it wants more. Each chunk is read and checked once, however many of its records
+// are wanted. Errors are those of Record; what visit gets has the index then, and
+// the next record follows all the same. Data is valid during the call only, and
+// visit must not wait for the log.
+func (l *Log) Records(indexes []uint64, visit func(Committed, error) (more bool)) {
+	segments, last := l.catalog.segments(), l.catalog.lastIndex()
+	for len(indexes) > 0 {
+		i, _ := slices.BinarySearchFunc(segments, indexes[0]+1, func(s *segment, i uint64) int {
+			if s.info.First < i {
+				return -1
+			}
+			return 1
+		})
+		if i == 0 || indexes[0] > last {
+			if !visit(Committed{Index: indexes[0]}, fmt.Errorf("%w: the log has no record %d", ErrOutOfRange, indexes[0])) {
+				return
+			}
+			indexes = indexes[1:]
+			continue
+		}
+		end := last + 1
+		if i < len(segments) {
+			end = min(end, segments[i].info.First)
+		}
+		n, _ := slices.BinarySearch(indexes, end)
+		if !l.recordsOf(segments[i-1], indexes[:n], visit) {
+			return
+		}
+		indexes = indexes[n:]
+	}
+}
+
+// recordsOf hands over records of one segment, and reports whether visit wants
+// more. When reading fails altogether it goes on behind the record where it did.
+func (l *Log) recordsOf(s *segment, indexes []uint64, visit func(Committed, error) bool) bool {
+	wanted := func(r Committed, err error) bool {
+		if err != nil && l.dropped(s) {
+			err = fmt.Errorf("%w: the log has no record %d any more", ErrOutOfRange, r.Index)
+		}
+		return visit(r, err)
+	}
+	for len(indexes) > 0 {
+		n, more, err := s.records(indexes, wanted)
+		if err != nil {
+			more = wanted(Committed{Index: indexes[n]}, err)
+			n++
+		}
+		if !more {
+			return false
+		}
+		indexes = indexes[n:]
+	}
+	return true
 }
 
 // dropped reports whether retention has taken the segment away.
 func (l *Log) dropped(s *segment) bool { return s.info.First < l.catalog.segments()[0].info.First }
 
-// record reads one record and checks the chunk that it is in.
-func (s *segment) record(index uint64) (r Committed, err error) {
+// records hands records to visit, and returns how many it did and whether visit
+// wants more.
+func (s *segment) records(indexes []uint64, visit func(Committed, error) bool) (n int, more bool, err error) {
+	more = true
 	err = s.view(func(tx *bbolt.Tx) error {
-		key, _ := seekBefore(tx.Bucket(logBucket).Cursor(), indexBytes(index))
-		if len(key) != 8 {
-			return fmt.Errorf("%w: %s has no chunk with record %d", ErrDamaged, s.path, index)
+		var ch *chunk
+		for more && n < len(indexes) {
+			index := indexes[n]
+			var err error
+			if ch == nil || index >= ch.next() {
+				ch, err = s.chunkWith(tx, index)
+			}
+			r := Committed{Index: index}
+			if err == nil {
+				r = ch.record(int(index - ch.first))
+			}
+			more = visit(r, err)
+			n++
 		}
-		b := tx.Bucket(logBucket).Bucket(key)
-		if b == nil {
-			return fmt.Errorf("%w: %s: %x is not a chunk", ErrDamaged, s.path, key)
-		}
-		first, rows := binary.BigEndian.Uint64(key), b.Get(indexKey)
-		ch, err := decodeChunk(first, b.Get(dataKey), rows, previousChecksum(rows))
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.path, err)
-		}
-		if index >= ch.next() {
-			return fmt.Errorf("%w: %s: record %d is missing after chunk %d", ErrDamaged, s.path, index, first)
-		}
-		r = ch.record(int(index - first))
-		r.Data = slices.Clone(r.Data)
 		return nil
 	})
-	return r, err
+	return n, more, err
+}
+
+// chunkWith reads and checks the chunk that a record is in.
+func (s *segment) chunkWith(tx *bbolt.Tx, index uint64) (*chunk, error) {
+	key, _ := seekBefore(tx.Bucket(logBucket).Cursor(), indexBytes(index))
+	if len(key) != 8 {
+		return nil, fmt.Errorf("%w: %s has no chunk with record %d", ErrDamaged, s.path, index)
+	}
+	b := tx.Bucket(logBucket).Bucket(key)
+	if b == nil {
+		return nil, fmt.Errorf("%w: %s: %x is not a chunk", ErrDamaged, s.path, key)
+	}
+	first, rows := binary.BigEndian.Uint64(key), b.Get(indexKey)
+	ch, err := decodeChunk(first, b.Get(dataKey), rows, previousChecksum(rows))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path, err)
+	}
+	if index >= ch.next() {
+		return nil, fmt.Errorf("%w: %s: record %d is missing after chunk %d", ErrDamaged, s.path, index, first)
+	}
+	return ch, nil
 }
 
 // ByKey returns log indexes of batches of a topic that may have a message with

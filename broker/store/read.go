@@ -39,62 +39,141 @@ func (l *Log) Bounds(q QueueKey) (first, end int64) {
 	return first, end
 }
 
-// Read returns batches of a queue from the one that holds offset: at least one
+// Read is Find and Append.
+func (l *Log) Read(q QueueKey, offset int64, maxBytes, maxCount int) (Batches, error) {
+	f, err := l.Find(q, offset, maxBytes, maxCount)
+	var data []byte
+	if err == nil && f.Size > 0 {
+		data, err = f.Append(make([]byte, 0, f.Size))
+	}
+	return Batches{Data: data, Next: f.Next, Min: f.Min, End: f.End}, err
+}
+
+// Found is batches that Find or FindMatching has found and Append reads.
+type Found struct {
+	// Size is how many bytes they have together.
+	Size int
+	// Next is the queue offset after them.
+	Next int64
+	// Min is the queue's first offset, End the one after its last.
+	Min, End int64
+
+	log    *Log
+	queue  QueueKey
+	offset int64
+	pieces []piece
+	data   []byte // what FindMatching has read already
+}
+
+// piece is some of what was found: batches of a segment that are yet to be read,
+// or a part of what was read.
+type piece struct {
+	segment  *segment // nil: it was read
+	where    []location
+	from, to int // within Found.data
+}
+
+// addPlace adds a batch that is yet to be read.
+func (f *Found) addPlace(s *segment, l *location) {
+	f.Size += int(l.len)
+	if n := len(f.pieces); n > 0 && f.pieces[n-1].segment == s {
+		f.pieces[n-1].where = append(f.pieces[n-1].where, *l)
+		return
+	}
+	f.pieces = append(f.pieces, piece{segment: s, where: []location{*l}})
+}
+
+// setData adds what data has beyond what was read before.
+func (f *Found) setData(data []byte) {
+	from, to := len(f.data), len(data)
+	f.data, f.Size = data, f.Size+to-from
+	if n := len(f.pieces); n > 0 && f.pieces[n-1].segment == nil {
+		f.pieces[n-1].to = to
+		return
+	}
+	f.pieces = append(f.pieces, piece{from: from, to: to})
+}
+
+// Find looks for batches of a queue from the one that holds offset: at least one
 // when offset is below the end, none at the end, further ones while they fit
 // within maxBytes and, if it is not 0, the messages from offset within maxCount.
-// Every batch is checked. ErrOutOfRange comes with Min and End set; ErrDamaged
-// says which segment and chunk; other offsets can be read all the same. In a log
-// that was damaged when it was opened nobody knows what the end was: reading
-// there is ErrDamaged, too.
-func (l *Log) Read(q QueueKey, offset int64, maxBytes, maxCount int) (Batches, error) {
-	b := Batches{Next: offset}
-	b.Min, b.End = l.Bounds(q)
-	if l.damage != nil && offset >= b.End {
-		return b, fmt.Errorf("%w: topic %d queue %d from offset %d on", l.damage, q.Topic, q.Queue, b.End)
+// ErrOutOfRange comes with Min and End set; ErrDamaged says which segment and
+// chunk; other offsets can be read all the same. In a log that was damaged when
+// it was opened nobody knows what the end was: to look there is ErrDamaged, too.
+func (l *Log) Find(q QueueKey, offset int64, maxBytes, maxCount int) (Found, error) {
+	f, err := l.begin(q, offset)
+	if err != nil || offset == f.End {
+		return f, err
 	}
-	if offset < b.Min || offset > b.End {
-		return b, b.outOfRange(offset)
-	}
-	if offset == b.End {
-		return b, nil
-	}
-	err := l.read(&b, q, offset, maxBytes, maxCount)
-	if first, _ := l.Bounds(q); err != nil && offset < first {
-		b.Min = first // it was dropped meanwhile
-		return b, b.outOfRange(offset)
-	}
-	return b, err
-}
-
-func (b *Batches) outOfRange(offset int64) error {
-	return fmt.Errorf("%w: %d is not within %d to %d", ErrOutOfRange, offset, b.Min, b.End)
-}
-
-// read sets Data and Next.
-func (l *Log) read(b *Batches, q QueueKey, offset int64, maxBytes, maxCount int) error {
-	s, found, err := l.locate(q, offset)
+	s, found, err := l.locate(q, offset, maxBytes)
 	if err != nil {
-		return err
+		return f, f.unlessDropped(err)
 	}
-	found, size := limit(found, offset, b.End, maxBytes, maxCount)
-	data, err := s.fetch(make([]byte, 0, size), found)
+	found, f.Size = limit(found, offset, f.End, maxBytes, maxCount)
+	f.pieces = []piece{{segment: s, where: found}}
+	f.Next = found[len(found)-1].next()
+	return f, nil
+}
+
+// begin looks whether there can be something at an offset.
+func (l *Log) begin(q QueueKey, offset int64) (Found, error) {
+	f := Found{Next: offset, log: l, queue: q, offset: offset}
+	f.Min, f.End = l.Bounds(q)
+	if l.damage != nil && offset >= f.End {
+		return f, fmt.Errorf("%w: topic %d queue %d from offset %d on", l.damage, q.Topic, q.Queue, f.End)
+	}
+	if offset < f.Min || offset > f.End {
+		return f, f.outOfRange()
+	}
+	return f, nil
+}
+
+// Append appends the batches to dst, each checked. The errors are those of Find;
+// Next and Min are then as Find would set them now.
+func (f *Found) Append(dst []byte) ([]byte, error) {
+	data, err := dst, error(nil)
+	for i := 0; i < len(f.pieces) && err == nil; i++ {
+		data, err = f.pieces[i].append(data, f.data)
+	}
+	if err != nil {
+		f.Next, f.Size = f.offset, 0
+		return dst, f.unlessDropped(fmt.Errorf("topic %d queue %d offset %d: %w", f.queue.Topic, f.queue.Queue, f.offset, err))
+	}
+	return data, nil
+}
+
+func (p *piece) append(dst, read []byte) ([]byte, error) {
+	if p.segment == nil {
+		return append(dst, read[p.from:p.to]...), nil
+	}
+	data, err := p.segment.fetch(dst, p.where)
 	if err == nil {
-		err = verify(data, found)
+		err = verify(data[len(dst):], p.where)
 	}
-	if err != nil {
-		return fmt.Errorf("topic %d queue %d offset %d: %w", q.Topic, q.Queue, offset, err)
+	return data, err
+}
+
+// unlessDropped is err, or that the messages were dropped meanwhile.
+func (f *Found) unlessDropped(err error) error {
+	if first, _ := f.log.Bounds(f.queue); f.offset < first {
+		f.Min = first
+		return f.outOfRange()
 	}
-	b.Data, b.Next = data, found[len(found)-1].next()
-	return nil
+	return err
+}
+
+func (f *Found) outOfRange() error {
+	return fmt.Errorf("%w: %d is not within %d to %d", ErrOutOfRange, f.offset, f.Min, f.End)
 }
 
 // locate finds the segment that has the offset. A damaged segment is passed
-// over; its error is returned when no other has the offset.
-func (l *Log) locate(q QueueKey, offset int64) (*segment, []location, error) {
+// over; its error is returned when no other has the offset. It may leave out what
+// is beyond maxBytes.
+func (l *Log) locate(q QueueKey, offset int64, maxBytes int) (*segment, []location, error) {
 	segments := l.catalog.segments()
 	var damage error
 	for i := len(segments) - 1; i >= 0; i-- {
-		found, _, err := segments[i].find(q, offset)
+		found, _, err := segments[i].find(q, offset, maxBytes)
 		if len(found) > 0 {
 			return segments[i], found, nil
 		}
@@ -127,14 +206,22 @@ func limit(found []location, offset, end int64, maxBytes, maxCount int) ([]locat
 func verify(data []byte, found []location) error {
 	for i := range found {
 		l := &found[i]
-		h, err := batch.Verify(data[:l.len])
-		switch {
-		case err != nil:
-			return fmt.Errorf("%w: chunk %d at %d: %w", ErrDamaged, l.chunk, l.pos, err)
-		case h.Length != int(l.len) || h.BaseOffset != l.base || h.Count != int(l.count) || h.StoreMillis != l.millis:
-			return fmt.Errorf("%w: chunk %d at %d: the batch is not the one the queue index names", ErrDamaged, l.chunk, l.pos)
+		if err := l.verify(data[:l.len]); err != nil {
+			return err
 		}
 		data = data[l.len:]
+	}
+	return nil
+}
+
+// verify checks that b is the batch.
+func (l *location) verify(b []byte) error {
+	h, err := batch.Verify(b)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: chunk %d at %d: %w", ErrDamaged, l.chunk, l.pos, err)
+	case h.Length != int(l.len) || h.BaseOffset != l.base || h.Count != int(l.count) || h.StoreMillis != l.millis:
+		return fmt.Errorf("%w: chunk %d at %d: the batch is not the one the queue index names", ErrDamaged, l.chunk, l.pos)
 	}
 	return nil
 }
@@ -161,7 +248,7 @@ func (l *Log) StoredAt(q QueueKey, offset int64) (int64, error) {
 	if first, end := l.Bounds(q); offset < first || offset >= end {
 		return 0, fmt.Errorf("%w: %d is not within %d to %d", ErrOutOfRange, offset, first, end-1)
 	}
-	_, found, err := l.locate(q, offset)
+	_, found, err := l.locate(q, offset, 0)
 	if err == nil {
 		return found[0].millis, nil
 	}

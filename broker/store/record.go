@@ -11,8 +11,14 @@ const (
 	TopicDeleteRecord Type = 3 // a topic was deleted; Record.Queue.Topic says which
 	GroupRecord       Type = 4 // a group was created or changed
 	GroupDeleteRecord Type = 5
-	OffsetsRecord     Type = 6 // consumer offsets of a group
-	LeasesRecord      Type = 7 // leases given or ended
+	OffsetsRecord     Type = 6  // consumer offsets of a group
+	LeasesRecord      Type = 7  // leases given or ended
+	TimerRecord       Type = 8  // messages that wait for their time
+	RecallRecord      Type = 9  // one of them was taken back
+	HalfRecord        Type = 10 // messages that wait for their producer's decision
+	DecisionRecord    Type = 11 // one of them was rolled back, or its producers were asked
+	CarryRecord       Type = 12 // messages of a timer or half record, once more, so that the older record can go
+	QuotaRecord       Type = 13 // a quota was set
 )
 
 // MaxRecordBytes bounds one record.
@@ -29,12 +35,15 @@ type QueueKey struct {
 // applied; the caller does not touch it after Append.
 type Record struct {
 	Type Type
-	// Queue is set for a BatchRecord; its Topic also for a TopicDeleteRecord.
+	// Queue is set for a BatchRecord, and for records of messages that are held
+	// back: they are not in the queue. Its Topic also for a TopicDeleteRecord.
 	Queue QueueKey
 	// Count and TagHash are the batch's, from its header.
 	Count   uint32
 	TagHash uint32
 	Data    []byte
+	// Waits says that done waits for the disk and the views with AsyncFlush, too.
+	Waits bool
 }
 
 // Committed is a record that is on disk, with what the log gave it.
@@ -47,4 +56,12 @@ type Committed struct {
 	// StoreMillis is when the log took the record, in Unix milliseconds; it never
 	// decreases within a log.
 	StoreMillis int64
+}
+
+// Located says where a record of messages that are held back stands. Such a
+// record is carried forward before its segment is dropped.
+type Located struct {
+	Origin uint64 // the log index that it had first
+	At     uint64 // the log index that it has now
+	Bytes  uint32 // of its data, at Origin
 }

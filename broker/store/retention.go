@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,7 +43,7 @@ func (l *Log) Retain(r Retention) (dropped int, err error) {
 			return dropped, nil
 		}
 		oldest := l.catalog.segments()[0]
-		ends, mayGo, err := l.mayDrop(oldest, r)
+		ends, mayGo, err := l.mayDrop(oldest, r, l.Status().DiskBytes)
 		if err != nil || !mayGo {
 			return dropped, err
 		}
@@ -54,8 +55,34 @@ func (l *Log) Retain(r Retention) (dropped int, err error) {
 	}
 }
 
-// mayDrop decides over the oldest segment. It returns where its queues end.
-func (l *Log) mayDrop(s *segment, r Retention) (map[QueueKey]int64, bool, error) {
+// Spare is a segment that could be dropped.
+type Spare struct {
+	Next  uint64 // log index behind it
+	Bytes int64  // of its file
+}
+
+// Spares lists the segments, oldest first, that Retain would drop if KeepFrom
+// did not matter. With Force that is all of them but the newest sealed one.
+func (l *Log) Spares(r Retention) (spares []Spare, err error) {
+	segments, disk := l.catalog.segments(), l.Status().DiskBytes
+	r.KeepFrom = math.MaxUint64
+	for i := 0; i+1 < len(segments); i++ {
+		if _, sealed := segments[i+1].sealedInfo(); !sealed {
+			break
+		}
+		_, mayGo, err := l.mayDrop(segments[i], r, disk)
+		if err != nil || !mayGo {
+			return spares, err
+		}
+		s := Spare{Next: segments[i+1].info.First, Bytes: fileBytes(segments[i].path)}
+		spares, disk = append(spares, s), disk-s.Bytes
+	}
+	return spares, nil
+}
+
+// mayDrop decides over the oldest segment, when all are of so many bytes. It
+// returns where its queues end.
+func (l *Log) mayDrop(s *segment, r Retention, bytes int64) (map[QueueKey]int64, bool, error) {
 	info, sealed := s.sealedInfo()
 	if !sealed || info.Last >= r.KeepFrom {
 		return nil, false, nil
@@ -74,7 +101,7 @@ func (l *Log) mayDrop(s *segment, r Retention) (map[QueueKey]int64, bool, error)
 			}
 		}
 	}
-	if r.MaxBytes > 0 && l.Status().DiskBytes > r.MaxBytes {
+	if r.MaxBytes > 0 && bytes > r.MaxBytes {
 		return ends, true, nil
 	}
 	age := time.Duration(l.opts.Now().UnixMilli()-info.LastMillis) * time.Millisecond

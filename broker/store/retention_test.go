@@ -175,6 +175,11 @@ func TestCheckDisk_RefusesAndResumesWithHysteresis(t *testing.T) {
 		if _, err := appendWait(t, l, Record{Type: OffsetsRecord}); err != nil {
 			t.Errorf("step %d: consumers cannot commit: %v", i, err)
 		}
+		for _, kind := range []Type{TimerRecord, HalfRecord} { // they hold messages
+			if _, err := appendWait(t, l, Record{Type: kind}); errors.Is(err, ErrDiskFull) != c.refuses {
+				t.Errorf("step %d: record of type %d: %v", i, kind, err)
+			}
+		}
 	}
 }
 

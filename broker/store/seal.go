@@ -196,8 +196,9 @@ func (x *queueIndex) sorted() []QueueKey {
 }
 
 // find returns locations of a queue from the one that holds offset, at most one
-// block of them; older is true when the queue begins after offset here.
-func (s *segment) find(q QueueKey, offset int64) (found []location, older bool, err error) {
+// block of them, and at most one beyond maxBytes; older is true when the queue
+// begins after offset here.
+func (s *segment) find(q QueueKey, offset int64, maxBytes int) (found []location, older bool, err error) {
 	if x := s.unsealed(); x != nil {
 		found, older = x.from(q, offset)
 		return found, older, nil
@@ -213,8 +214,9 @@ func (s *segment) find(q QueueKey, offset int64) (found []location, older bool, 
 		}
 		n := block.len()
 		i := sort.Search(n, func(i int) bool { l := block.at(i); return l.next() > offset })
-		for ; i < n && (len(found) > 0 || block.at(i).base <= offset); i++ {
+		for size := 0; i < n && size <= maxBytes && (len(found) > 0 || block.at(i).base <= offset); i++ {
 			found = append(found, block.at(i))
+			size += int(found[len(found)-1].len)
 		}
 		return nil
 	})

@@ -66,7 +66,8 @@ func (t *tail) push(p *pending, now time.Time) error {
 // reason against messages only: other records are small, and consumers that get
 // on are what makes the disk emptier.
 func (t *tail) refusesLocked(kind Type) bool {
-	return t.refuse != nil && (kind == BatchRecord || !errors.Is(t.refuse, ErrDiskFull))
+	messages := kind == BatchRecord || kind == TimerRecord || kind == HalfRecord
+	return t.refuse != nil && (messages || !errors.Is(t.refuse, ErrDiskFull))
 }
 
 // take removes what one group commit may hold from the front.

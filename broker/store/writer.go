@@ -57,7 +57,11 @@ func (w *writer) commitOrSuspend(records []*pending) {
 		return
 	}
 	w.logger.Error("group commit", "err", err)
-	for _, p := range append(records, w.tail.stop(err)...) {
+	lost := append(records, w.tail.stop(err)...)
+	if w.opts.Dropped != nil {
+		w.opts.Dropped()
+	}
+	for _, p := range lost {
 		w.tail.release(int64(len(p.Data)))
 		p.answer(err)
 	}
