@@ -4,9 +4,11 @@
 //
 // broker.go wires the parts together; each family of requests has a file of its
 // own with a small handler type that holds only what it needs. Goroutines: one
-// that ends sessions (clients.go), one that drops old messages (retention.go), one
-// for each name server (registration.go), one that scrubs sealed segments, and
-// those of the log and of transport. Close joins them.
+// that ends sessions (clients.go), one that drops old messages (retention.go),
+// one that releases delayed messages (timers.go), one that has producers asked
+// for their transactions (checks.go), one for each name server (registration.go),
+// one that scrubs sealed segments, and those of the log and of transport. Close
+// joins them.
 package broker
 
 import (
@@ -52,15 +54,22 @@ type Config struct {
 	// Retention says how long messages are kept; Store.Watermarks, when the disk
 	// is too full for that.
 	Retention Retention
-	Store     store.Options // Apply and Position are the broker's
-	Logger    *slog.Logger
-	Now       func() time.Time
+	// Delays says for how long messages may be held back.
+	Delays Delays
+	// Transactions says when producers are asked for the outcome of half messages.
+	Transactions Transactions
+	// Idempotence says what is remembered, so that what comes again is known.
+	Idempotence Idempotence
+	Store       store.Options // Apply and Position are the broker's
+	Logger      *slog.Logger
+	Now         func() time.Time
 }
 
 // Fabric is the broker's embedded NATS server.
 type Fabric interface {
 	Addr() string // host:port
 	InProcessConn() (net.Conn, error)
+	Peers() map[string]string // addresses of connections by name
 }
 
 // LogDir is the folder of the log within a data directory.
@@ -84,6 +93,9 @@ type Broker struct {
 	clients      *clients
 	registration *registration
 	retention    *retention
+	topics       *topicAdmin
+	timers       *timers
+	transactions *transactions
 	conn         *transport.Conn
 	servers      []*transport.Server
 	closing      chan struct{} // closed by Close
@@ -115,6 +127,12 @@ func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	var err error
 	c.Retention, err = c.Retention.withDefaults()
+	errs = append(errs, err)
+	c.Delays, err = c.Delays.withDefaults()
+	errs = append(errs, err)
+	c.Transactions, err = c.Transactions.withDefaults()
+	errs = append(errs, err)
+	c.Idempotence, err = c.Idempotence.withDefaults()
 	errs = append(errs, err, message.CheckBroker(c.Cluster), message.CheckBroker(c.Name))
 	if c.DataDir == "" {
 		errs = append(errs, errors.New("no data directory"))
@@ -163,7 +181,11 @@ func (b *Broker) open(ctx context.Context, fabric Fabric) (err error) {
 	b.retention.look(ctx)
 	b.clients = newClients(b.state, b.conn, b.cfg)
 	b.registration = newRegistration(b.cfg, b.addresses(fabric), b.conn, b.state)
-	if err := b.serve(); err != nil {
+	b.topics = &topicAdmin{state: b.state, cfg: b.cfg, registration: b.registration}
+	b.timers = newTimers(b.state, b.cfg)
+	b.transactions = newTransactions(b.state, b.conn, b.clients, b.topics, b.cfg)
+	b.clients.joined = b.transactions.wake
+	if err := b.serve(fabric); err != nil {
 		return err
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -171,22 +193,31 @@ func (b *Broker) open(ctx context.Context, fabric Fabric) (err error) {
 	b.goroutines.Go(func() { b.clients.run(running) })
 	b.goroutines.Go(func() { b.retention.run(running) })
 	b.goroutines.Go(func() { b.registration.run(running) })
+	b.goroutines.Go(func() { b.timers.run(running) })
+	b.goroutines.Go(func() { b.transactions.run(running) })
 	b.goroutines.Go(func() { b.state.log.Scrub(running) })
 	return b.registration.waitFirst(ctx)
 }
 
 // serve puts the handlers of each class on its subject.
-func (b *Broker) serve() error {
+func (b *Broker) serve(fabric Fabric) error {
 	muxes := map[protocol.Class]*transport.Mux{}
 	for class := range classLimits {
 		muxes[class] = transport.NewMux()
 	}
-	(&sender{state: b.state}).register(muxes[protocol.ClassSend])
+	quotas := newQuotas(b.state)
+	quotas.register(muxes[protocol.ClassAdmin])
+	(&sender{state: b.state, quotas: quotas, timers: b.timers, transactions: b.transactions}).register(muxes[protocol.ClassSend])
 	(&puller{state: b.state, closing: b.closing}).register(muxes[protocol.ClassPull])
 	b.clients.register(muxes[protocol.ClassClient])
+	newReplies(b.clients, b.conn, b.closing).register(muxes[protocol.ClassClient])
 	(&offsets{state: b.state}).register(muxes[protocol.ClassClient])
-	(&topicAdmin{state: b.state, cfg: b.cfg, registration: b.registration}).register(muxes[protocol.ClassAdmin])
+	b.topics.register(muxes[protocol.ClassAdmin])
+	newSendBacks(b.state, b.timers, b.topics, b.cfg.Now).register(muxes[protocol.ClassClient], muxes[protocol.ClassAdmin])
+	b.timers.register(muxes[protocol.ClassClient], muxes[protocol.ClassAdmin])
+	b.transactions.register(muxes[protocol.ClassClient], muxes[protocol.ClassAdmin])
 	(&groupAdmin{state: b.state, clients: b.clients, now: b.cfg.Now}).register(muxes[protocol.ClassAdmin])
+	(&clientAdmin{state: b.state, clients: b.clients, now: b.cfg.Now, peers: fabric.Peers}).register(muxes[protocol.ClassAdmin])
 	(&querier{state: b.state}).register(muxes[protocol.ClassAdmin])
 	(&status{state: b.state, clients: b.clients, cfg: b.cfg, started: b.cfg.Now()}).register(muxes[protocol.ClassAdmin])
 	for class, limits := range classLimits {

@@ -21,6 +21,10 @@ type clients struct {
 	broker string
 	now    func() time.Time
 	logger *slog.Logger
+	// joined is called when there is a new client to be asked for transactions.
+	joined func()
+	// seen is called after each heartbeat.
+	seen func(client string)
 
 	mu       sync.Mutex
 	sessions *group.Sessions
@@ -35,7 +39,11 @@ type clients struct {
 func newClients(s *state, conn *transport.Conn, cfg Config) *clients {
 	c := &clients{
 		state: s, conn: conn, broker: cfg.Name, now: cfg.Now, logger: cfg.Logger,
-		sessions: group.NewSessions(cfg.SessionTimeout),
+		sessions: group.NewSessions(cfg.SessionTimeout), joined: func() {}, seen: func(string) {},
+	}
+	c.sessions.MustAgree = func(name string) bool {
+		g, ok := s.groups.Config(name)
+		return !ok || !g.PerMemberSubscriptions
 	}
 	for _, h := range s.groups.Holders() {
 		c.sessions.Adopt(cfg.Now(), h.Client, h.Group)
@@ -78,11 +86,17 @@ func (c *clients) expire(ctx context.Context) {
 
 func (c *clients) heartbeat(ctx context.Context, r *protocol.HeartbeatRequest) (*protocol.HeartbeatResponse, error) {
 	c.mu.Lock()
+	before := c.sessions.Joined()
 	changed, err := c.sessions.Heartbeat(c.now(), r)
+	joined := c.sessions.Joined() > before
 	c.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
+	if joined {
+		c.joined()
+	}
+	c.seen(r.ClientID)
 	for _, g := range changed {
 		c.left(ctx, r.ClientID, g)
 	}
@@ -91,7 +105,10 @@ func (c *clients) heartbeat(ctx context.Context, r *protocol.HeartbeatRequest) (
 
 func (c *clients) leaveGroup(ctx context.Context, r *protocol.LeaveGroupRequest) (*protocol.Empty, error) {
 	c.mu.Lock()
-	changed := c.sessions.Leave(c.now(), r.ClientID, r.Group)
+	var changed []string
+	if c.sessions.IsCurrent(r.ClientID, r.Incarnation) {
+		changed = c.sessions.Leave(c.now(), r.ClientID, r.Group)
+	}
 	c.mu.Unlock()
 	for _, g := range changed {
 		c.left(ctx, r.ClientID, g)
@@ -142,6 +159,21 @@ func (c *clients) members(groupName string) []protocol.Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sessions.Members(groupName)
+}
+
+// checkers are the inboxes of those that can be asked for the transactions of a
+// producer group.
+func (c *clients) checkers(groupName string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions.Checkers(groupName)
+}
+
+// inbox is the subject for a client's events; empty when it has no session.
+func (c *clients) inbox(client string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions.Inbox(client)
 }
 
 func (c *clients) count() int {

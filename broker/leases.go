@@ -36,7 +36,7 @@ func (c *clients) syncLeases(ctx context.Context, r *protocol.SyncLeasesRequest)
 
 func (c *clients) checkSync(r *protocol.SyncLeasesRequest) (topic.Topic, error) {
 	c.mu.Lock()
-	member := c.sessions.IsMember(r.ClientID, r.Group)
+	member := c.sessions.IsMember(r.ClientID, r.Group) && c.sessions.IsCurrent(r.ClientID, r.Incarnation)
 	c.mu.Unlock()
 	if !member {
 		return topic.Topic{}, protocol.Errorf(protocol.UnknownMember, "client %q is not in group %q", r.ClientID, r.Group)

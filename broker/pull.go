@@ -14,6 +14,7 @@ import (
 // log's applier writes to; nothing is polled.
 type puller struct {
 	state   *state
+	filters filters
 	closing <-chan struct{} // ends the waiting when the broker closes
 	turn    atomic.Uint64   // which queue of a request is read first
 }
@@ -24,27 +25,35 @@ func (p *puller) pullMessage(ctx context.Context, r *protocol.PullRequest) (*pro
 	if err := p.checkGroup(r.Group); err != nil {
 		return nil, err
 	}
+	s, err := p.newSieve(r)
+	if err != nil {
+		return nil, err
+	}
 	if r.WaitMillis == 0 {
-		return p.read(r), nil
+		return p.read(r, s), nil
 	}
 	w := p.state.log.Wait(p.keys(r))
 	defer w.Stop()
-	timeout := time.NewTimer(time.Duration(r.WaitMillis) * time.Millisecond)
+	wait := time.Duration(r.WaitMillis) * time.Millisecond
+	deadline, timeout := time.Now().Add(wait), time.NewTimer(wait)
 	defer timeout.Stop()
-	for {
-		if resp := p.read(r); len(resp.Queues) > 0 {
-			return resp, nil
-		}
+	resp := p.read(r, s)
+	for len(resp.Queues) == 0 {
 		select {
 		case <-w.C:
+			resp = p.read(r, s)
+			if s.withhold(r, resp) {
+				timeout.Reset(min(tellAfter, time.Until(deadline)))
+			}
 		case <-timeout.C:
-			return &protocol.PullResponse{}, nil
+			return s.complete(resp), nil
 		case <-ctx.Done():
 			return nil, protocol.Errorf(protocol.Unavailable, "the pull was ended: %v", ctx.Err())
 		case <-p.closing:
 			return nil, protocol.Errorf(protocol.Unavailable, "the broker is closing")
 		}
 	}
+	return s.complete(resp), nil
 }
 
 func (p *puller) checkGroup(name string) error {
@@ -73,10 +82,10 @@ func (p *puller) keys(r *protocol.PullRequest) []store.QueueKey {
 	return keys
 }
 
-// read takes what there is now: an equal share of the bytes for each queue, and
-// what one leaves for the next. Requests begin at different queues, so that a
-// busy one does not starve those behind it.
-func (p *puller) read(r *protocol.PullRequest) *protocol.PullResponse {
+// read finds what there is now; it is copied when the answer is encoded: an equal
+// share of the bytes for each queue, and what one leaves for the next. Requests
+// begin at different queues, so that a busy one does not starve those behind it.
+func (p *puller) read(r *protocol.PullRequest, s *sieve) *protocol.PullResponse {
 	resp := &protocol.PullResponse{}
 	n := len(r.Queues)
 	if n == 0 {
@@ -88,16 +97,17 @@ func (p *puller) read(r *protocol.PullRequest) *protocol.PullResponse {
 			break
 		}
 		at := (first + i) % n
-		got := p.readQueue(r, at, max(left/(n-i), 1))
-		if got.Err != nil || len(got.Batches) > 0 {
+		got := p.readQueue(r, at, max(left/(n-i), 1), n-i, s)
+		if got.Err != nil || got.Size > 0 || got.Next > r.Queues[at].Offset {
 			resp.Queues = append(resp.Queues, got)
-			left -= len(got.Batches)
+			left -= got.Size
 		}
 	}
 	return resp
 }
 
-func (p *puller) readQueue(r *protocol.PullRequest, at, maxBytes int) protocol.PulledQueue {
+// readQueue reads one queue, behind which so many are left, itself included.
+func (p *puller) readQueue(r *protocol.PullRequest, at, maxBytes, left int, s *sieve) protocol.PulledQueue {
 	q := &r.Queues[at]
 	got := protocol.PulledQueue{Index: at, Next: q.Offset}
 	key, err := p.state.readable(q.Topic, q.Queue)
@@ -108,10 +118,19 @@ func (p *puller) readQueue(r *protocol.PullRequest, at, maxBytes int) protocol.P
 		got.Err = protocol.AsError(err)
 		return got
 	}
-	b, err := p.state.log.Read(key, q.Offset, maxBytes, int(r.MaxCount))
-	got.Next, got.Min, got.End, got.Batches = b.Next, b.Min, b.End, b.Data
+	found, err := s.find(p.state.log, key, q, maxBytes, int(r.MaxCount), left)
+	got.Next, got.Min, got.End, got.Size = found.Next, found.Min, found.End, found.Size
 	if err != nil {
 		got.Err = protocol.AsError(refusal(err))
+	}
+	if got.Size > 0 {
+		got.Load = func(q *protocol.PulledQueue, dst []byte) ([]byte, error) {
+			dst, err := found.Append(dst)
+			if err != nil {
+				q.Next, q.Min, err = found.Next, found.Min, refusal(err)
+			}
+			return dst, err
+		}
 	}
 	return got
 }

@@ -105,13 +105,14 @@ func (r *retention) clean(ctx context.Context) error {
 		return nil // what is left of a damaged log stays as it is
 	}
 	unconsumed := sync.OnceValue(r.state.groups.Unconsumed)
-	return errors.Join(r.state.settle(), r.drop(unconsumed), r.hide(ctx, unconsumed))
+	limits := r.limits(unconsumed)
+	return errors.Join(r.state.settle(), r.carry(ctx, limits), r.drop(limits), r.hide(ctx, unconsumed))
 }
 
-// drop drops segments and, while the disk is too full, one more each time.
-func (r *retention) drop(unconsumed func() group.Unconsumed) error {
-	limits := store.Retention{
-		MaxAge: r.maxAgeOf, MaxBytes: r.cfg.MaxBytes, KeepFrom: r.state.keepFrom(),
+// limits are those of store.Retention but KeepFrom.
+func (r *retention) limits(unconsumed func() group.Unconsumed) store.Retention {
+	return store.Retention{
+		MaxAge: r.maxAgeOf, MaxBytes: r.cfg.MaxBytes,
 		NeededFrom: func(q store.QueueKey) int64 {
 			if t, ok := r.state.topics.ByID(q.Topic); ok && t.KeepUntilConsumed {
 				return unconsumed().From(q.Topic, int(q.Queue))
@@ -119,6 +120,39 @@ func (r *retention) drop(unconsumed func() group.Unconsumed) error {
 			return math.MaxInt64
 		},
 	}
+}
+
+// carry carries messages that are held back out of the segments that could go.
+// Those that are too old go in any case: what is in them is carried once in that
+// time. For room, only so many go that at most half of what they free is written
+// again; else a broker that holds back as much as it may store would do nothing
+// but carry.
+func (r *retention) carry(ctx context.Context, limits store.Retention) error {
+	old := limits
+	old.MaxBytes = 0
+	before := uint64(0)
+	if spares := r.spares(old); len(spares) > 0 {
+		before = spares[len(spares)-1].Next
+	}
+	level, err := r.state.log.CheckDisk()
+	limits.Force = err == nil && level >= store.DiskClean
+	spares := r.spares(limits)
+	if limits.Force {
+		spares = spares[:min(len(spares), forcedSegments)]
+	}
+	return r.state.carry(ctx, max(before, r.state.worthCarrying(spares)))
+}
+
+// spares are the segments that could go as far as that can be known: what is
+// wrong with the next one, drop says.
+func (r *retention) spares(limits store.Retention) []store.Spare {
+	spares, _ := r.state.log.Spares(limits)
+	return spares
+}
+
+// drop drops segments and, while the disk is too full, one more each time.
+func (r *retention) drop(limits store.Retention) error {
+	limits.KeepFrom = r.state.keepFrom()
 	forced := 0
 	for {
 		level, err := r.state.log.CheckDisk()

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/rmqio/rmq/broker/store"
+	"github.com/rmqio/rmq/broker/topic"
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/message/batch"
 	"github.com/rmqio/rmq/transport"
@@ -15,29 +16,51 @@ const maxSendBatches = 4096
 
 // sender takes messages. It answers a request when the last of its batches is
 // on disk or refused; each batch has a result of its own.
-type sender struct{ state *state }
+type sender struct {
+	state        *state
+	quotas       *quotas
+	timers       *timers
+	transactions *transactions
+}
 
 func (s *sender) register(m *transport.Mux) { m.HandleAsync(protocol.SendMessage, s.sendMessage) }
 
 // sending is a request whose batches are on their way to the disk.
 type sending struct {
-	request *transport.Request
-	results []protocol.SendResult
-	left    atomic.Int32
+	request       *transport.Request
+	client, group string // who sends
+	results       []protocol.SendResult
+	left          atomic.Int32
+}
+
+// parcel is one batch on its way: checked, with its topic, and with who is told
+// the outcome.
+type parcel struct {
+	batch.Header
+	bytes         []byte
+	topic         topic.Topic
+	queue         store.QueueKey
+	client, group string
+	done          func(protocol.SendResult) // called once; must not block
 }
 
 // sendMessage runs on the connection's receiving goroutine and does not block:
 // batches of one connection are appended in the order they came.
 func (s *sender) sendMessage(r *transport.Request) {
-	batches, err := split(r.Payload)
+	var req protocol.SendRequest
+	err := protocol.Unmarshal(r.Payload, &req)
+	var batches [][]byte
+	if err == nil {
+		batches, err = split(req.Batches)
+	}
 	if err != nil {
 		r.Fail(err)
 		return
 	}
-	q := &sending{request: r, results: make([]protocol.SendResult, len(batches))}
+	q := &sending{request: r, client: req.ClientID, group: req.Group, results: make([]protocol.SendResult, len(batches))}
 	q.left.Store(int32(len(batches)))
 	for i, b := range batches {
-		if err := s.append(q, i, b); err != nil {
+		if err := s.take(q, i, b); err != nil {
 			q.finish(i, protocol.SendResult{Err: protocol.AsError(err)})
 		}
 	}
@@ -62,23 +85,67 @@ func split(payload []byte) (batches [][]byte, err error) {
 	return batches, nil
 }
 
-func (s *sender) append(q *sending, i int, b []byte) error {
+// take checks one batch and, unless it is known already, has it charged and
+// placed. With an error nothing was done.
+func (s *sender) take(q *sending, i int, b []byte) error {
 	h, err := batch.Check(b)
-	if err != nil {
+	switch {
+	case err != nil:
 		return protocol.Errorf(protocol.IllegalMessage, "%v", err)
+	case h.Uses.Any&batch.UsesOrigin != 0:
+		return protocol.Errorf(protocol.IllegalMessage, "only a broker says what a message is a copy of")
+	case h.Release.Origin != 0:
+		return protocol.Errorf(protocol.IllegalMessage, "only a broker releases messages that it held back")
 	}
-	key, err := s.writable(h.Topic, h.Queue)
+	t, key, err := s.writable(h.Topic, h.Queue)
 	if err != nil {
 		return err
 	}
-	r := store.Record{Type: store.BatchRecord, Queue: key, Count: uint32(h.Count), TagHash: h.TagHash, Data: b}
-	return refusal(s.state.log.Append(r, func(c store.Committed, err error) {
-		result := protocol.SendResult{BaseOffset: c.BaseOffset, StoreMillis: c.StoreMillis}
-		if err != nil {
-			result = protocol.SendResult{Err: protocol.AsError(refusal(err))}
-		}
-		q.finish(i, result)
-	}))
+	p := &parcel{Header: h, bytes: b, topic: t, queue: key, client: q.client, group: q.group, done: func(r protocol.SendResult) { q.finish(i, r) }}
+	return s.state.once.take(p, s.charge)
+}
+
+// charge holds a new batch to its topic's type, counts it against the quotas, and
+// has it placed. With an error nothing was done.
+func (s *sender) charge(p *parcel) error {
+	if err := checkKind(&p.topic, &p.Header); err != nil {
+		return err
+	}
+	if err := s.quotas.charge(p); err != nil {
+		return err
+	}
+	if err := s.place(p); err != nil {
+		s.quotas.refund(p)
+		return err
+	}
+	return nil
+}
+
+// place gives a batch to where its purpose says. With an error nothing was done.
+func (s *sender) place(p *parcel) error {
+	switch p.Purpose {
+	case batch.ToQueue:
+		return s.append(p)
+	case batch.ToTimer:
+		return s.timers.hold(p)
+	case batch.ToTransaction:
+		return s.transactions.hold(p)
+	}
+	return protocol.Errorf(protocol.IllegalMessage, "a batch of purpose %d", p.Purpose)
+}
+
+// append stores a batch in its queue.
+func (s *sender) append(p *parcel) error {
+	r := store.Record{Type: store.BatchRecord, Queue: p.queue, Count: uint32(p.Count), TagHash: p.TagHash, Data: p.bytes}
+	return refusal(s.state.log.Append(r, func(c store.Committed, err error) { p.done(stored(c, err)) }))
+}
+
+// stored is the result of a batch that was appended to its queue.
+func stored(c store.Committed, err error) protocol.SendResult {
+	if err != nil {
+		return protocol.SendResult{Err: protocol.AsError(outcome(err))}
+	}
+	return protocol.SendResult{BaseOffset: c.BaseOffset, StoreMillis: c.StoreMillis}
 }
 
 // finish sets one result; the last one sends the answer.
@@ -89,16 +156,17 @@ func (q *sending) finish(i int, r protocol.SendResult) {
 	}
 }
 
-func (s *sender) writable(name string, queue int) (store.QueueKey, error) {
+func (s *sender) writable(name string, queue int) (topic.Topic, store.QueueKey, error) {
 	if message.IsReserved(name) {
-		return store.QueueKey{}, protocol.Errorf(protocol.NoPermission, "topic %q is reserved for the broker", name)
+		return topic.Topic{}, store.QueueKey{}, protocol.Errorf(protocol.NoPermission, "topic %q is reserved for the broker", name)
 	}
 	t, err := s.state.topic(name)
 	switch {
 	case err != nil:
-		return store.QueueKey{}, err
+		return t, store.QueueKey{}, err
 	case !t.Perm.CanWrite():
-		return store.QueueKey{}, protocol.Errorf(protocol.NoPermission, "topic %q is not writable", name)
+		return t, store.QueueKey{}, protocol.Errorf(protocol.NoPermission, "topic %q is not writable", name)
 	}
-	return queueOf(t, queue, t.WriteQueues)
+	key, err := queueOf(t, queue, t.WriteQueues)
+	return t, key, err
 }

@@ -8,21 +8,37 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rmqio/rmq/broker/dedup"
 	"github.com/rmqio/rmq/broker/group"
+	"github.com/rmqio/rmq/broker/quota"
+	"github.com/rmqio/rmq/broker/sequence"
 	"github.com/rmqio/rmq/broker/store"
+	"github.com/rmqio/rmq/broker/timer"
 	"github.com/rmqio/rmq/broker/topic"
+	"github.com/rmqio/rmq/broker/transaction"
 	"github.com/rmqio/rmq/broker/view"
+	"github.com/rmqio/rmq/message/batch"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
 // state is the log and the views of it. Handlers read the views and append
 // records; only apply changes a view, on the log's applier goroutine.
 type state struct {
-	log    *store.Log
-	topics *topic.View
-	groups *group.View
-	logger *slog.Logger
-	now    func() time.Time
+	log          *store.Log
+	topics       *topic.View
+	groups       *group.View
+	quotas       *quota.View
+	timers       *timer.View
+	transactions *transaction.View
+	sequences    *sequence.View
+	keys         *dedup.View
+	copies       *dedup.View // that were made of messages; see sendBacks
+	once         *once
+	logger       *slog.Logger
+	now          func() time.Time
+	// on says what applies the records of a type. Types that nothing applies were
+	// written by a newer version.
+	on map[store.Type][]func(store.Committed) error
 
 	// mu is held by whoever changes the views or writes them.
 	mu      sync.Mutex
@@ -75,7 +91,7 @@ func openState(logDir, viewsPath string, cfg Config) (*state, error) {
 
 func (s *state) openLog(logDir string, cfg Config) (err error) {
 	o := cfg.Store
-	o.Position, o.Apply = s.applied, s.apply
+	o.Position, o.Apply, o.Dropped = s.applied, s.apply, s.once.drop
 	if s.log, err = store.Open(logDir, o); err != nil {
 		return errors.Join(err, s.rows.Close())
 	}
@@ -87,13 +103,64 @@ func (s *state) openLog(logDir string, cfg Config) (err error) {
 }
 
 func openViews(path string, cfg Config) (*state, error) {
-	s := &state{topics: topic.New(), groups: group.New(), logger: cfg.Logger, now: cfg.Now, flushed: cfg.Now()}
-	rows, err := view.Open(path, s.topics, s.groups)
+	s := &state{topics: topic.New(), groups: group.New(), quotas: quota.New(), timers: timer.New(), transactions: transaction.New(), logger: cfg.Logger, now: cfg.Now, flushed: cfg.Now()}
+	s.sequences = sequence.New(sequence.Config{Expiry: cfg.Idempotence.ProducerExpiry, Limit: cfg.Idempotence.MaxProducers})
+	s.keys = dedup.New(dedup.Config{Window: cfg.Idempotence.DedupWindow, Limit: cfg.Idempotence.MaxDedupKeys})
+	s.copies = dedup.New(dedup.Config{Name: "copies", Window: cfg.Idempotence.DedupWindow, Limit: cfg.Idempotence.MaxDedupKeys})
+	s.once = newOnce(s.sequences, s.keys, cfg.Now)
+	s.on = s.appliers()
+	rows, err := view.Open(path, s.topics, s.groups, s.quotas, s.timers, s.transactions, s.sequences, s.keys, s.copies)
 	if err != nil {
 		return nil, err
 	}
 	s.rows, s.applied = rows, rows.Position()
 	return s, nil
+}
+
+// appliers is the table of all types of records.
+func (s *state) appliers() map[store.Type][]func(store.Committed) error {
+	return map[store.Type][]func(store.Committed) error{
+		store.BatchRecord:       {s.timers.ApplyRelease, s.transactions.ApplyRelease, s.inTopic(s.applySent)},
+		store.TimerRecord:       {s.inTopic(s.timers.ApplyTimer), s.inTopic(s.applyHeld)},
+		store.RecallRecord:      {s.timers.ApplyRecall},
+		store.HalfRecord:        {s.inTopic(s.transactions.ApplyHalf), s.inTopic(s.applyHeld)},
+		store.DecisionRecord:    {s.transactions.ApplyDecision},
+		store.CarryRecord:       {s.applyCarry},
+		store.TopicRecord:       {data(s.topics.ApplyPut)},
+		store.TopicDeleteRecord: {s.dropTopic, data(s.topics.ApplyDelete)},
+		store.GroupRecord:       {data(s.groups.ApplyPut)},
+		store.GroupDeleteRecord: {data(s.groups.ApplyDelete)},
+		store.OffsetsRecord:     {data(s.groups.ApplyOffsets)},
+		store.LeasesRecord:      {data(s.groups.ApplyLeases)},
+		store.QuotaRecord:       {data(s.quotas.Apply)},
+	}
+}
+
+// data is an applier of a view that needs no more than the record's place and
+// payload.
+func data(apply func(index uint64, data []byte) error) func(store.Committed) error {
+	return func(r store.Committed) error { return apply(r.Index, r.Data) }
+}
+
+// inTopic is an applier of records that mean nothing once their topic is deleted.
+func (s *state) inTopic(apply func(store.Committed) error) func(store.Committed) error {
+	return func(r store.Committed) error {
+		if _, ok := s.topics.ByID(r.Queue.Topic); !ok {
+			return nil
+		}
+		return apply(r)
+	}
+}
+
+// dropTopic takes out of the views what belongs to a topic that is deleted.
+func (s *state) dropTopic(r store.Committed) error {
+	s.groups.DropTopic(r.Queue.Topic)
+	s.timers.DropTopic(r.Queue.Topic)
+	s.transactions.DropTopic(r.Queue.Topic)
+	s.sequences.DropTopic(r.Queue.Topic)
+	s.keys.DropTopic(r.Queue.Topic)
+	s.copies.DropTopic(r.Queue.Topic)
+	return nil
 }
 
 // apply is store.Options.Apply.
@@ -103,30 +170,21 @@ func (s *state) apply(r store.Committed) error {
 	s.gap = s.gap || r.Index != s.applied+1
 	s.flushIfDue()
 	s.applied = r.Index
-	switch r.Type {
-	case store.BatchRecord:
+	if r.Type == store.BatchRecord && batch.IsPlain(r.Data) {
 		return nil
-	case store.TopicRecord:
-		s.changed = true
-		return s.topics.ApplyPut(r.Index, r.Data)
-	case store.TopicDeleteRecord:
-		s.changed = true
-		s.groups.DropTopic(r.Queue.Topic)
-		return s.topics.ApplyDelete(r.Index, r.Data)
-	case store.GroupRecord:
-		s.changed = true
-		return s.groups.ApplyPut(r.Index, r.Data)
-	case store.GroupDeleteRecord:
-		s.changed = true
-		return s.groups.ApplyDelete(r.Index, r.Data)
-	case store.OffsetsRecord:
-		s.changed = true
-		return s.groups.ApplyOffsets(r.Index, r.Data)
-	case store.LeasesRecord:
-		s.changed = true
-		return s.groups.ApplyLeases(r.Index, r.Data)
 	}
-	return fmt.Errorf("%w: record %d is of type %d", store.ErrNewerVersion, r.Index, r.Type)
+	appliers, known := s.on[r.Type]
+	if !known {
+		return fmt.Errorf("%w: record %d is of type %d", store.ErrNewerVersion, r.Index, r.Type)
+	}
+	// Numbers change with every batch, and are few however many batches there are:
+	// they are no reason to write sooner than for messages alone.
+	s.changed = s.changed || r.Type != store.BatchRecord || !batch.IsNumbered(r.Data)
+	var errs []error
+	for _, apply := range appliers {
+		errs = append(errs, apply(r))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *state) flushIfDue() {
@@ -160,8 +218,9 @@ func (s *state) settle() error {
 	return s.rows.Settle()
 }
 
-// keepFrom is the first record of the log that the views may need again.
-func (s *state) keepFrom() uint64 { return s.rows.Certain() + 1 }
+// keepFrom is the first record of the log that the views may need again, or that
+// has messages that are held back.
+func (s *state) keepFrom() uint64 { return min(s.rows.Certain()+1, s.keepHeldFrom()) }
 
 // close closes the log, and then writes the views as of its end.
 func (s *state) close() error {
@@ -209,6 +268,16 @@ func refusal(err error) error {
 		code = protocol.Damaged
 	}
 	return protocol.Errorf(code, "%v", err)
+}
+
+// outcome is what clients are told of a record that was appended and not
+// committed: only when there is no room for it, or when the log is closed, is it
+// certain that it is not stored.
+func outcome(err error) error {
+	if err == nil || errors.Is(err, store.ErrNoSpace) || errors.Is(err, store.ErrClosed) {
+		return refusal(err)
+	}
+	return protocol.Errorf(protocol.UnknownOutcome, "%v", err)
 }
 
 // within looks at something between a queue's bounds, and looks again when

@@ -46,6 +46,21 @@ func (a *topicAdmin) putTopic(ctx context.Context, r *protocol.PutTopicRequest) 
 	return &protocol.PutTopicResponse{Topic: cfg}, nil
 }
 
+// system returns a topic of the broker's own, and creates it when it is not there.
+func (a *topicAdmin) system(ctx context.Context, cfg protocol.TopicConfig) (topic.Topic, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t, ok := a.state.topics.Lookup(cfg.Name); ok {
+		return t, nil
+	}
+	base := a.state.topics.Version()
+	if err := a.state.append(ctx, store.Record{Type: store.TopicRecord, Data: topic.EncodePut(cfg)}); err != nil {
+		return topic.Topic{}, err
+	}
+	a.registration.update(ctx, &topicChange{base: base, put: []protocol.TopicConfig{cfg}})
+	return a.state.topic(cfg.Name)
+}
+
 // decide says what the topic is to be, and whether that is a change.
 func (a *topicAdmin) decide(r *protocol.PutTopicRequest) (cfg protocol.TopicConfig, change bool, err error) {
 	old, exists := a.state.topics.Lookup(r.Topic.Name)

@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
@@ -100,7 +101,7 @@ func (m *model) routes() map[string][]protocol.TopicRoute {
 		for _, t := range r.req.Topics {
 			routes[t.Name] = append(routes[t.Name], protocol.TopicRoute{
 				Cluster: r.req.Cluster, Broker: r.req.Broker, ID: r.req.ID, Addresses: r.req.Addresses,
-				ReadQueues: t.ReadQueues, WriteQueues: t.WriteQueues, Perm: t.Perm,
+				ReadQueues: t.ReadQueues, WriteQueues: t.WriteQueues, Perm: t.Perm, Type: t.Type,
 			})
 		}
 	}
@@ -129,7 +130,10 @@ func drawRegistration(t *rapid.T) protocol.RegisterBrokerRequest {
 	}
 	for _, name := range modelTopics {
 		if rapid.Bool().Draw(t, name) {
-			req.Topics = append(req.Topics, protocol.TopicConfig{Name: name, ReadQueues: rapid.IntRange(1, 2).Draw(t, "queues")})
+			req.Topics = append(req.Topics, protocol.TopicConfig{
+				Name: name, ReadQueues: rapid.IntRange(1, 2).Draw(t, "queues"),
+				Type: rapid.SampledFrom([]message.Kind{"", message.Priority}).Draw(t, "type"),
+			})
 		}
 	}
 	return req

@@ -204,7 +204,7 @@ func (r *registry) route(topic string) ([]protocol.TopicRoute, error) {
 func (b *broker) route(t protocol.TopicConfig) protocol.TopicRoute {
 	return protocol.TopicRoute{
 		Cluster: b.Cluster, Broker: b.Broker, ID: b.ID, Addresses: b.addresses,
-		ReadQueues: t.ReadQueues, WriteQueues: t.WriteQueues, Perm: t.Perm,
+		ReadQueues: t.ReadQueues, WriteQueues: t.WriteQueues, Perm: t.Perm, Type: t.Type,
 	}
 }
 

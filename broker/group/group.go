@@ -23,7 +23,12 @@
 //
 //	1 byte   version, 1
 //	name     group
-//	1 byte   flags; 1: consuming is enabled; others are 0
+//	1 byte   flags; 1: consuming is enabled; 2: members may have different topics;
+//	         4: what follows is there; others are 0
+//	uvarint  retries of a message, plus 1; 1: the default
+//	1 byte   retry policy; 0: none is set, 1: table, 2: exponential
+//	uvarint  first delay in milliseconds, 0: the default
+//	uvarint  longest delay in milliseconds, 0: the default
 //
 // A record that deletes a group with its offsets and leases (EncodeDelete):
 //
@@ -58,7 +63,7 @@
 // The rows that view.DB keeps, numbers in keys big endian:
 //
 //	'g', group
-//	    1 byte   flags as in a put
+//	    what a put has from its flags on
 //	'q', length of group uint8, group, topic ID uint64, queue uint32
 //	    varint   committed offset, -1: none
 //	    uvarint  fence, 0: no lease
@@ -81,7 +86,7 @@ func Validate(cfg protocol.GroupConfig) error {
 	if err := message.CheckGroup(cfg.Name); err != nil {
 		return protocol.Errorf(protocol.InvalidArgument, "%v", err)
 	}
-	return nil
+	return validateRetry(cfg)
 }
 
 // Offset is one row of a record that moves offsets.

@@ -17,7 +17,10 @@ const (
 	recordVersion = 1
 	maxNameBytes  = 255
 
-	flagConsume = 1
+	flagConsume   = 1
+	flagPerMember = 2
+	flagRetry     = 4
+	knownFlags    = flagConsume | flagPerMember | flagRetry
 
 	kindCommit = 0
 	kindReset  = 1
@@ -36,7 +39,7 @@ const (
 // EncodePut is the payload of a record that creates a group, or changes it when
 // there is one of this name.
 func EncodePut(cfg protocol.GroupConfig) []byte {
-	return append(EncodeDelete(cfg.Name), encodeFlags(cfg))
+	return appendConfig(EncodeDelete(cfg.Name), cfg)
 }
 
 // EncodeDelete is the payload of a record that deletes a group.
@@ -91,11 +94,17 @@ func encodeLeases(kind byte, group string, topicID uint64, client string, queues
 	return b
 }
 
-func encodeFlags(cfg protocol.GroupConfig) byte {
+func encodeFlags(cfg protocol.GroupConfig) (flags byte) {
 	if cfg.ConsumeEnabled {
-		return flagConsume
+		flags |= flagConsume
 	}
-	return 0
+	if cfg.PerMemberSubscriptions {
+		flags |= flagPerMember
+	}
+	if hasRetry(cfg) {
+		flags |= flagRetry
+	}
+	return flags
 }
 
 func appendName(b []byte, name string) []byte {
@@ -105,15 +114,15 @@ func appendName(b []byte, name string) []byte {
 // DecodePut reads what EncodePut wrote. Errors: ErrRecord.
 func DecodePut(data []byte) (protocol.GroupConfig, error) {
 	p := open(data)
-	name, flags := p.name(), p.byte(flagConsume)
+	cfg := p.config(p.name())
 	if err := p.end("put"); err != nil {
 		return protocol.GroupConfig{}, err
 	}
-	return decodeConfig(name, flags), nil
+	return cfg, nil
 }
 
 func decodeConfig(name string, flags byte) protocol.GroupConfig {
-	return protocol.GroupConfig{Name: name, ConsumeEnabled: flags&flagConsume != 0}
+	return protocol.GroupConfig{Name: name, ConsumeEnabled: flags&flagConsume != 0, PerMemberSubscriptions: flags&flagPerMember != 0}
 }
 
 // DecodeDelete reads what EncodeDelete wrote. Errors: ErrRecord.

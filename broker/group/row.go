@@ -57,7 +57,7 @@ func (v *View) value(r row) []byte {
 		return nil
 	}
 	if r.config {
-		return []byte{encodeFlags(g.config)}
+		return appendConfig(nil, g.config)
 	}
 	if p, ok := g.queues[r.place]; ok {
 		return p.value()
@@ -80,10 +80,12 @@ func (v *View) Load(key, value []byte) error {
 }
 
 func (v *View) loadGroupLocked(name string, value []byte) error {
-	if len(name) > maxNameBytes || len(value) != 1 || value[0] > flagConsume {
-		return fmt.Errorf("%w: group %q has flags %x", ErrRecord, name, value)
+	p := payload{b: value}
+	cfg := p.config(name)
+	if len(name) > maxNameBytes || p.bad || len(p.b) > 0 {
+		return fmt.Errorf("%w: group %q has configuration %x", ErrRecord, name, value)
 	}
-	v.groups[name] = &members{config: decodeConfig(name, value[0])}
+	v.groups[name] = &members{config: cfg}
 	return nil
 }
 

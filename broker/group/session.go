@@ -39,19 +39,31 @@ const (
 // whether it is still there. Its first heartbeat makes it a member; without one it
 // expires as any other.
 type Sessions struct {
+	// MustAgree says whether members of a group must have the same topics; nil: they
+	// need not. It is set before the first heartbeat.
+	MustAgree func(group string) bool
+
 	timeout time.Duration
 	clients map[string]*session
 	// members are the clients that are listed, by group.
 	members map[string]map[string]*session
+	// checkers are the clients that can be asked for the transactions of a producer
+	// group, by group.
+	checkers map[string]map[string]*session
+	joined   uint64 // how many checkers there ever were
 }
 
 // session of a client. It is adopted until the first heartbeat: then inbox is
 // empty and topics has only keys.
 type session struct {
 	seen    time.Time
+	since   time.Time                  // the first heartbeat
+	said    *protocol.HeartbeatRequest // by the last one
 	inbox   string
 	version string
 	topics  map[string][]string // by group; sorted
+	filters map[string]filters  // by group
+	checks  []string            // producer groups; sorted
 }
 
 func (s *session) adopted() bool { return s.inbox == "" }
@@ -67,7 +79,7 @@ func NewSessions(timeout time.Duration) *Sessions {
 	return &Sessions{
 		timeout: cmp.Or(timeout, DefaultTimeout),
 		clients: map[string]*session{},
-		members: map[string]map[string]*session{},
+		members: map[string]map[string]*session{}, checkers: map[string]map[string]*session{},
 	}
 }
 
@@ -78,24 +90,59 @@ func (s *Sessions) Timeout() time.Duration { return s.timeout }
 // to what the request says. It returns, sorted, the groups that the client joined,
 // left, or subscribes other topics in. The leases of a group that it left are to
 // be ended: those of the changed groups in which Alive is false. Errors, which
-// change nothing, are *protocol.Error: InvalidArgument, and Busy for one session
-// too many.
+// change nothing, are *protocol.Error: InvalidArgument, Busy for one session too
+// many, and Conflict when another client with the id has a session, or when a
+// member of one of the groups subscribes otherwise. The request is kept and must
+// not be changed any more.
 func (s *Sessions) Heartbeat(now time.Time, req *protocol.HeartbeatRequest) (changedGroups []string, err error) {
-	topics, err := checkHeartbeat(req)
+	topics, filters, err := checkHeartbeat(req)
+	if err == nil {
+		err = s.checkOwner(now, req)
+	}
 	if err != nil {
+		return nil, err
+	}
+	changedGroups = s.clients[req.ClientID].changed(topics, filters)
+	if err := s.checkAgreement(req.ClientID, changedGroups, topics, filters); err != nil {
 		return nil, err
 	}
 	c, err := s.admit(req.ClientID)
 	if err != nil {
 		return nil, err
 	}
-	changedGroups = c.changed(topics)
 	if len(changedGroups) > 0 {
 		s.unlist(req.ClientID, maps.Keys(c.topics))
 		s.list(req.ClientID, c, topics)
 	}
-	c.seen, c.inbox, c.version, c.topics = now, req.Inbox, req.Version, topics
+	s.setChecks(req.ClientID, c, req.Checkers)
+	if c.adopted() {
+		c.since = now
+	}
+	c.seen, c.said, c.inbox, c.version, c.topics, c.filters = now, req, req.Inbox, req.Version, topics, filters
 	return changedGroups, nil
+}
+
+// setChecks sets which producer groups a client can be asked for.
+func (s *Sessions) setChecks(client string, c *session, groups []string) {
+	groups = slices.Compact(slices.Sorted(slices.Values(groups)))
+	if slices.Equal(groups, c.checks) {
+		return
+	}
+	for _, g := range c.checks {
+		if delete(s.checkers[g], client); len(s.checkers[g]) == 0 {
+			delete(s.checkers, g)
+		}
+	}
+	for _, g := range groups {
+		if s.checkers[g] == nil {
+			s.checkers[g] = map[string]*session{}
+		}
+		s.checkers[g][client] = c
+		if _, before := slices.BinarySearch(c.checks, g); !before {
+			s.joined++
+		}
+	}
+	c.checks = groups
 }
 
 // admit finds a client's session or opens one.
@@ -113,11 +160,16 @@ func (s *Sessions) admit(client string) (*session, error) {
 	return c, nil
 }
 
-// changed returns the groups in which the client would not be what it is now.
-func (c *session) changed(topics map[string][]string) []string {
+// changed returns the groups in which the client would not be what it is now; c is
+// nil when it is nothing.
+func (c *session) changed(topics map[string][]string, filters map[string]filters) []string {
+	if c == nil {
+		c = &session{}
+	}
 	var groups []string
 	for g, now := range topics {
-		if before, ok := c.topics[g]; !ok || c.adopted() || !slices.Equal(before, now) {
+		before, ok := c.topics[g]
+		if !ok || c.adopted() || !slices.Equal(before, now) || !maps.Equal(c.filters[g], filters[g]) {
 			groups = append(groups, g)
 		}
 	}
@@ -163,8 +215,9 @@ func (s *Sessions) Leave(now time.Time, client, group string) (changedGroups []s
 	}
 	s.unlist(client, slices.Values([]string{group}))
 	delete(c.topics, group)
-	if c.adopted() && len(c.topics) == 0 {
-		delete(s.clients, client)
+	delete(c.filters, group)
+	if len(c.topics) == 0 && (c.adopted() || len(c.said.Producers) == 0) {
+		s.drop(client, c) // so that its id is free
 	}
 	return []string{group}
 }
@@ -172,6 +225,7 @@ func (s *Sessions) Leave(now time.Time, client, group string) (changedGroups []s
 // drop ends a session and returns its groups, sorted.
 func (s *Sessions) drop(client string, c *session) []string {
 	s.unlist(client, maps.Keys(c.topics))
+	s.setChecks(client, c, nil)
 	delete(s.clients, client)
 	return slices.Sorted(maps.Keys(c.topics))
 }
@@ -242,6 +296,22 @@ func (s *Sessions) Inbox(client string) string {
 	return ""
 }
 
+// Checkers returns the inboxes of the clients that can be asked for the
+// transactions of a producer group, sorted by client ID. The result is the
+// caller's.
+func (s *Sessions) Checkers(group string) []string {
+	checkers := s.checkers[group]
+	inboxes := make([]string, 0, len(checkers))
+	for _, client := range slices.Sorted(maps.Keys(checkers)) {
+		inboxes = append(inboxes, checkers[client].inbox)
+	}
+	return inboxes
+}
+
+// Joined counts the times that a client became a checker of a group: when it has
+// grown, there is somebody new to be asked.
+func (s *Sessions) Joined() uint64 { return s.joined }
+
 // Count is the number of sessions, without the adopted ones.
 func (s *Sessions) Count() int {
 	n := 0
@@ -254,24 +324,28 @@ func (s *Sessions) Count() int {
 }
 
 // checkHeartbeat holds a request to the rules and returns its topics by group,
-// sorted and each once. Subscriptions of the same group are taken together.
-func checkHeartbeat(req *protocol.HeartbeatRequest) (map[string][]string, error) {
+// sorted and each once, and its filters by group. Subscriptions of the same group
+// are taken together.
+func checkHeartbeat(req *protocol.HeartbeatRequest) (map[string][]string, map[string]filters, error) {
 	if err := checkClient(req); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	topics := make(map[string][]string, len(req.Consumers))
 	total := 0
 	for _, sub := range req.Consumers {
 		if err := message.CheckGroup(sub.Group); err != nil {
-			return nil, protocol.Errorf(protocol.InvalidArgument, "%v", err)
+			return nil, nil, protocol.Errorf(protocol.InvalidArgument, "%v", err)
 		}
 		if total += len(sub.Topics); total > MaxTopics {
-			return nil, protocol.Errorf(protocol.InvalidArgument, "client %q subscribes more than %d topics", req.ClientID, MaxTopics)
+			return nil, nil, protocol.Errorf(protocol.InvalidArgument, "client %q subscribes more than %d topics", req.ClientID, MaxTopics)
 		}
 		for _, t := range sub.Topics {
 			if err := message.CheckAnyTopic(t); err != nil {
-				return nil, protocol.Errorf(protocol.InvalidArgument, "group %q: %v", sub.Group, err)
+				return nil, nil, protocol.Errorf(protocol.InvalidArgument, "group %q: %v", sub.Group, err)
 			}
+		}
+		if err := CheckStart(sub.Start); err != nil {
+			return nil, nil, err
 		}
 		topics[sub.Group] = append(topics[sub.Group], sub.Topics...)
 	}
@@ -279,7 +353,8 @@ func checkHeartbeat(req *protocol.HeartbeatRequest) (map[string][]string, error)
 		slices.Sort(list)
 		topics[g] = slices.Compact(list)
 	}
-	return topics, nil
+	filters, err := filtersOf(req.Consumers, topics)
+	return topics, filters, err
 }
 
 func checkClient(req *protocol.HeartbeatRequest) error {
@@ -300,6 +375,25 @@ func checkClient(req *protocol.HeartbeatRequest) error {
 		if err := message.CheckGroup(g); err != nil {
 			return protocol.Errorf(protocol.InvalidArgument, "%v", err)
 		}
+	}
+	return checkCheckers(req)
+}
+
+func checkCheckers(req *protocol.HeartbeatRequest) error {
+	if len(req.Checkers) == 0 {
+		return nil
+	}
+	producers := make(map[string]bool, len(req.Producers))
+	for _, g := range req.Producers {
+		producers[g] = true
+	}
+	for _, g := range req.Checkers {
+		if !producers[g] {
+			return protocol.Errorf(protocol.InvalidArgument, "client %q can be asked for group %.100q, which is not among its producer groups", req.ClientID, g)
+		}
+	}
+	if len(req.Checkers) > MaxGroups {
+		return protocol.Errorf(protocol.InvalidArgument, "client %q can be asked for %d groups; %d are allowed", req.ClientID, len(req.Checkers), MaxGroups)
 	}
 	return nil
 }

@@ -74,7 +74,7 @@ func (m *sessionModel) forget(client, group string) (left []string) {
 			delete(m.topics, key)
 		}
 	}
-	if group == "" || !m.listed[client] && len(m.groupsOf(client)) == 0 {
+	if group == "" || len(left) > 0 && len(m.groupsOf(client)) == 0 {
 		delete(m.seen, client)
 		delete(m.listed, client)
 	}

@@ -310,7 +310,7 @@ func TestLoadRefusesIllegibleRows(t *testing.T) {
 		{[]byte{'x', 1}, good},
 		{[]byte{rowGroup}, []byte{1}},
 		{[]byte("gg"), nil},
-		{[]byte("gg"), []byte{2}},
+		{[]byte("gg"), []byte{4}},
 		{[]byte("gg"), []byte{1, 1}},
 		{append([]byte("g"), make([]byte, 256)...), []byte{1}},
 		{queue[:len(queue)-1], good},

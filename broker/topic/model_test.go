@@ -66,6 +66,10 @@ func (m *model) put(t *rapid.T) {
 
 		RetentionMillis:   rapid.SampledFrom([]int64{protocol.KeepForever, protocol.KeepByDefault, 1000, maxRetentionMillis}).Draw(t, "retention"),
 		KeepUntilConsumed: rapid.Bool().Draw(t, "keep"),
+
+		Type: rapid.SampledFrom(append(message.Kinds(), "")).Draw(t, "type"),
+		Quota: protocol.Rates{MessagesPerSecond: rapid.Int64Range(0, MaxRate).Draw(t, "messages"),
+			BytesPerSecond: rapid.Int64Range(0, MaxRate).Draw(t, "bytes")},
 	}
 	index := m.append(t, func(v *View, index uint64) error { return v.ApplyPut(index, EncodePut(cfg)) })
 	before, ok := m.topics[cfg.Name]

@@ -17,6 +17,7 @@ var ErrRecord = errors.New("illegible topic record")
 const (
 	recordVersion = 1
 	maxNameBytes  = 255
+	maxTypeBytes  = 255
 	maxPerm       = 255
 
 	flagKeepUntilConsumed = 1
@@ -31,10 +32,14 @@ func EncodePut(cfg protocol.TopicConfig) []byte {
 	b = binary.AppendUvarint(b, uint64(cfg.WriteQueues))
 	b = binary.AppendUvarint(b, uint64(cfg.Perm))
 	b = binary.AppendVarint(b, cfg.RetentionMillis)
+	var flags byte
 	if cfg.KeepUntilConsumed {
-		return append(b, flagKeepUntilConsumed)
+		flags |= flagKeepUntilConsumed
 	}
-	return append(b, 0)
+	b = binary.AppendUvarint(append(b, flags), uint64(len(cfg.Type)))
+	b = append(b, cfg.Type...)
+	b = binary.AppendUvarint(b, uint64(cfg.Quota.MessagesPerSecond))
+	return binary.AppendUvarint(b, uint64(cfg.Quota.BytesPerSecond))
 }
 
 // EncodeDelete is the payload of a record that deletes the topic.
@@ -45,28 +50,74 @@ func EncodeDelete(name string) []byte {
 
 // DecodePut reads what EncodePut wrote. Errors: ErrRecord.
 func DecodePut(data []byte) (protocol.TopicConfig, error) {
-	var cfg protocol.TopicConfig
 	name, rest, err := decodeName(data)
 	if err != nil {
-		return cfg, err
+		return protocol.TopicConfig{}, err
 	}
-	cfg.Name = name
-	var numbers [3]int
-	limits := [3]uint64{math.MaxInt32, math.MaxInt32, maxPerm}
-	for i := range numbers {
-		v, n := binary.Uvarint(rest)
-		if n <= 0 || v > limits[i] {
-			return protocol.TopicConfig{}, fmt.Errorf("%w: put of %q: number %d is cut or too high", ErrRecord, name, i)
-		}
-		numbers[i], rest = int(v), rest[n:]
+	r := reader{rest: rest}
+	cfg := protocol.TopicConfig{
+		Name:            name,
+		ReadQueues:      int(r.number(math.MaxInt32)),
+		WriteQueues:     int(r.number(math.MaxInt32)),
+		Perm:            message.Perm(r.number(maxPerm)),
+		RetentionMillis: r.signed(),
+
+		KeepUntilConsumed: r.flags(flagKeepUntilConsumed) == flagKeepUntilConsumed,
+		Type:              message.Kind(r.text(maxTypeBytes)),
+		Quota:             protocol.Rates{MessagesPerSecond: r.number(math.MaxInt64), BytesPerSecond: r.number(math.MaxInt64)},
 	}
-	retention, n := binary.Varint(rest)
-	if n <= 0 || len(rest) != n+1 || rest[n] > flagKeepUntilConsumed {
-		return protocol.TopicConfig{}, fmt.Errorf("%w: put of %q: %x is not a retention and flags", ErrRecord, name, rest)
+	if r.bad || len(r.rest) != 0 {
+		return protocol.TopicConfig{}, fmt.Errorf("%w: put of %q: %x is cut, too long or beyond a limit", ErrRecord, name, rest)
 	}
-	cfg.ReadQueues, cfg.WriteQueues, cfg.Perm = numbers[0], numbers[1], message.Perm(numbers[2])
-	cfg.RetentionMillis, cfg.KeepUntilConsumed = retention, rest[n] == flagKeepUntilConsumed
 	return cfg, nil
+}
+
+// reader takes fields from the front of rest. After one that is not there or
+// beyond its limit, bad is set.
+type reader struct {
+	rest []byte
+	bad  bool
+}
+
+func (r *reader) number(limit uint64) int64 {
+	v, n := binary.Uvarint(r.rest)
+	if n <= 0 || v > limit {
+		r.bad = true
+		return 0
+	}
+	r.rest = r.rest[n:]
+	return int64(v)
+}
+
+func (r *reader) signed() int64 {
+	v, n := binary.Varint(r.rest)
+	if n <= 0 {
+		r.bad = true
+		return 0
+	}
+	r.rest = r.rest[n:]
+	return v
+}
+
+func (r *reader) flags(known byte) byte {
+	if len(r.rest) == 0 || r.rest[0]&^known != 0 {
+		r.bad = true
+		return 0
+	}
+	flags := r.rest[0]
+	r.rest = r.rest[1:]
+	return flags
+}
+
+func (r *reader) text(limit uint64) string {
+	n := r.number(limit)
+	if n > int64(len(r.rest)) {
+		r.bad = true
+		return ""
+	}
+	text := string(r.rest[:n])
+	r.rest = r.rest[n:]
+	return text
 }
 
 // DecodeDelete reads what EncodeDelete wrote. Errors: ErrRecord.

@@ -21,6 +21,10 @@
 //	uvarint  permissions (message.Perm), at most 255
 //	varint   milliseconds for which messages can be read; 0: as the broker does by default, -1: for ever
 //	1 byte   flags; 1: messages are kept until they are consumed; others are 0
+//	uvarint  length of the type in bytes, at most 255
+//	n bytes  type, the kind of messages that the topic takes; none: all
+//	uvarint  messages a second that may be sent, at most 2^63-1; 0: no bound
+//	uvarint  bytes a second that may be sent, at most 2^63-1; 0: no bound
 //
 // The payload of a record that deletes a topic (EncodeDelete):
 //
@@ -41,6 +45,7 @@ package topic
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/rmqio/rmq/message"
@@ -59,13 +64,17 @@ type Topic struct {
 	protocol.TopicConfig
 }
 
+// MaxRate is the highest number of messages or of bytes a second that a quota may
+// have; it bounds nothing that there is.
+const MaxRate = 1 << 40
+
 // maxRetentionMillis is the longest time that a time.Duration holds, 292 years.
 const maxRetentionMillis = math.MaxInt64 / int64(time.Millisecond)
 
 // Validate tells whether a client may give a topic this configuration: a name
 // that message.CheckTopic accepts, 1 to MaxQueues read and write queues, known
-// permissions, and a retention that is one. The error is a *protocol.Error with
-// InvalidArgument.
+// permissions, a retention that is one, a type of message.Kinds or none, and rates
+// of 0 to MaxRate. The error is a *protocol.Error with InvalidArgument.
 func Validate(cfg protocol.TopicConfig) error {
 	if err := message.CheckTopic(cfg.Name); err != nil {
 		return protocol.Errorf(protocol.InvalidArgument, "%v", err)
@@ -80,7 +89,23 @@ func Validate(cfg protocol.TopicConfig) error {
 		return protocol.Errorf(protocol.InvalidArgument, "topic %q: permission %d; it is a sum of %d (write) and %d (read)",
 			cfg.Name, int(cfg.Perm), int(message.PermWrite), int(message.PermRead))
 	}
-	return checkRetention(cfg.Name, cfg.RetentionMillis)
+	if err := checkRetention(cfg.Name, cfg.RetentionMillis); err != nil {
+		return err
+	}
+	if kinds := message.Kinds(); cfg.Type != "" && !slices.Contains(kinds, cfg.Type) {
+		return protocol.Errorf(protocol.InvalidArgument, "topic %q: type %q; it is one of %v", cfg.Name, cfg.Type, kinds)
+	}
+	if err := checkRate(cfg.Name, "messages", cfg.Quota.MessagesPerSecond); err != nil {
+		return err
+	}
+	return checkRate(cfg.Name, "bytes", cfg.Quota.BytesPerSecond)
+}
+
+func checkRate(topic, unit string, n int64) error {
+	if n < 0 || n > MaxRate {
+		return protocol.Errorf(protocol.InvalidArgument, "topic %q: %d %s a second; 0 (no bound) to %d are allowed", topic, n, unit, int64(MaxRate))
+	}
+	return nil
 }
 
 func checkRetention(topic string, millis int64) error {

@@ -2,6 +2,7 @@ package topic
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
@@ -111,12 +112,35 @@ func TestListIsSorted(t *testing.T) {
 	}
 }
 
+// overflow is 2^63 as a uvarint: one more than an int64 holds.
+var overflow = binary.AppendUvarint(nil, 1<<63)
+
 func TestIllegibleRecordChangesNothing(t *testing.T) {
 	v := New()
 	mustPut(t, v, 1, config("a", 4))
-	for _, data := range [][]byte{nil, {2, 1, 'a', 1, 1, 6, 0, 0}, {1, 1, 'a', 9, 9}, {1, 1, 'a', 9, 9, 6}, {1, 1, 'a', 9, 9, 6, 0}, {1, 1, 'a', 9, 9, 6, 0x80, 0}, {1, 1, 'a', 9, 9, 6, 0, 2}, {1, 1, 'a', 9, 9, 6, 0, 1, 0}} {
+	good := EncodePut(config("a", 9))
+	illegible := map[string][]byte{
+		"nothing": nil,
+		"version": append([]byte{2}, good[1:]...),
+		"longer":  append(bytes.Clone(good), 0),
+
+		"read queues":     {1, 1, 'a', 0x80, 0x80, 0x80, 0x80, 8, 9, 6, 0, 0, 0, 0, 0},
+		"write queues":    {1, 1, 'a', 9, 0x80, 0x80, 0x80, 0x80, 8, 6, 0, 0, 0, 0, 0},
+		"permission":      {1, 1, 'a', 9, 9, 0x80, 2, 0, 0, 0, 0, 0},
+		"retention":       append([]byte{1, 1, 'a', 9, 9, 6}, bytes.Repeat([]byte{0x80}, 11)...),
+		"flag":            {1, 1, 'a', 9, 9, 6, 0, 2, 0, 0, 0},
+		"long type":       append(append([]byte{1, 1, 'a', 9, 9, 6, 0, 0, 0x80, 2}, make([]byte, 256)...), 0, 0),
+		"type beyond":     {1, 1, 'a', 9, 9, 6, 0, 0, 3, 0, 0},
+		"messages' rate":  append(append([]byte{1, 1, 'a', 9, 9, 6, 0, 0, 0}, overflow...), 0),
+		"rate of bytes":   append([]byte{1, 1, 'a', 9, 9, 6, 0, 0, 0, 0}, overflow...),
+		"before the type": {1, 1, 'a', 9, 9, 6, 0, 0},
+	}
+	for n := range good {
+		illegible[fmt.Sprint("cut at ", n)] = good[:n]
+	}
+	for name, data := range illegible {
 		if err := v.ApplyPut(2, data); !errors.Is(err, ErrRecord) {
-			t.Errorf("put %x: got %v, want ErrRecord", data, err)
+			t.Errorf("put, %s: got %v, want ErrRecord", name, err)
 		}
 	}
 	for _, data := range [][]byte{nil, {1, 2, 'a'}, {1, 1, 'a', 0}} {
@@ -137,6 +161,11 @@ func TestValidate(t *testing.T) {
 		{Name: "a", ReadQueues: 1, WriteQueues: 1, RetentionMillis: protocol.KeepForever, KeepUntilConsumed: true},
 		{Name: "a", ReadQueues: 1, WriteQueues: 1, RetentionMillis: protocol.MinRetentionMillis},
 		{Name: "a", ReadQueues: 1, WriteQueues: 1, RetentionMillis: maxRetentionMillis},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Quota: protocol.Rates{MessagesPerSecond: MaxRate, BytesPerSecond: MaxRate}},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Quota: protocol.Rates{BytesPerSecond: 1}},
+	}
+	for _, kind := range message.Kinds() {
+		valid = append(valid, protocol.TopicConfig{Name: "a", ReadQueues: 1, WriteQueues: 1, Type: kind})
 	}
 	for _, cfg := range valid {
 		if err := Validate(cfg); err != nil {
@@ -161,6 +190,12 @@ func TestValidate(t *testing.T) {
 		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, RetentionMillis: protocol.MinRetentionMillis - 1},
 		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, RetentionMillis: -2},
 		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, RetentionMillis: maxRetentionMillis + 1},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, Type: "normal"},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, Type: "LITE"},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, Quota: protocol.Rates{MessagesPerSecond: -1}},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, Quota: protocol.Rates{BytesPerSecond: -1}},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, Quota: protocol.Rates{MessagesPerSecond: MaxRate + 1}},
+		{Name: "a", ReadQueues: 1, WriteQueues: 1, Perm: rw, Quota: protocol.Rates{BytesPerSecond: MaxRate + 1}},
 	}
 	for _, cfg := range invalid {
 		err := Validate(cfg)
@@ -173,7 +208,8 @@ func TestValidate(t *testing.T) {
 
 func TestValidTopicsCanBeDecoded(t *testing.T) {
 	cfg := protocol.TopicConfig{Name: strings.Repeat("a", 127), ReadQueues: MaxQueues, WriteQueues: MaxQueues, Perm: message.PermReadWrite,
-		RetentionMillis: maxRetentionMillis, KeepUntilConsumed: true}
+		RetentionMillis: maxRetentionMillis, KeepUntilConsumed: true, Type: message.Transaction,
+		Quota: protocol.Rates{MessagesPerSecond: MaxRate, BytesPerSecond: MaxRate}}
 	if err := Validate(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -189,8 +225,10 @@ func TestValidTopicsCanBeDecoded(t *testing.T) {
 // TestRecordBytes pins the bytes that the package comment shows.
 func TestRecordBytes(t *testing.T) {
 	cfg := protocol.TopicConfig{Name: "orders", ReadQueues: 8, WriteQueues: 300, Perm: message.PermReadWrite,
-		RetentionMillis: 3_600_000, KeepUntilConsumed: true}
-	put := []byte{1, 6, 'o', 'r', 'd', 'e', 'r', 's', 8, 0xac, 0x02, 6, 0x80, 0xba, 0xb7, 0x03, 1}
+		RetentionMillis: 3_600_000, KeepUntilConsumed: true, Type: message.FIFO,
+		Quota: protocol.Rates{MessagesPerSecond: 1000, BytesPerSecond: 1 << 20}}
+	put := []byte{1, 6, 'o', 'r', 'd', 'e', 'r', 's', 8, 0xac, 0x02, 6, 0x80, 0xba, 0xb7, 0x03, 1,
+		4, 'F', 'I', 'F', 'O', 0xe8, 0x07, 0x80, 0x80, 0x40}
 	if got := EncodePut(cfg); !bytes.Equal(got, put) {
 		t.Errorf("put: got %x, want %x", got, put)
 	}
@@ -218,7 +256,7 @@ func TestRowBytes(t *testing.T) {
 		func(key []byte) { got[fmt.Sprintf("%x", key)] = "deleted" },
 	)
 	want := map[string]string{
-		"740000000000000102": "0101610404060000",
+		"740000000000000102": "0101610404060000000000",
 		"74000000000000012c": "deleted",
 		"76":                 "ad02",
 	}
@@ -292,6 +330,7 @@ func TestReadersRunBesideTheApplier(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add(EncodePut(config("orders", 300)))
 	f.Add(EncodePut(protocol.TopicConfig{Name: "a", RetentionMillis: protocol.KeepForever, KeepUntilConsumed: true}))
+	f.Add(EncodePut(protocol.TopicConfig{Name: "a", Type: message.Delayed, Quota: protocol.Rates{MessagesPerSecond: 1, BytesPerSecond: MaxRate}}))
 	f.Add(EncodeDelete("orders"))
 	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {

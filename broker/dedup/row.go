@@ -1,0 +1,67 @@
+package dedup
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/rmqio/rmq/message"
+)
+
+const topicBytes = 8
+
+func (k Key) bytes() []byte {
+	return append(binary.BigEndian.AppendUint64(make([]byte, 0, topicBytes+len(k.Text)), k.Topic), k.Text...)
+}
+
+func (p Place) value() []byte {
+	b := binary.AppendUvarint(nil, p.Index)
+	b = binary.AppendVarint(b, p.Millis)
+	b = binary.AppendUvarint(b, uint64(p.Queue))
+	return binary.AppendUvarint(b, uint64(p.Offset))
+}
+
+// Name implements view.View.
+func (v *View) Name() string { return v.name }
+
+// Changes implements view.View. It takes no lock: only the goroutine that calls
+// it writes what it reads.
+func (v *View) Changes(put func(key, value []byte), del func(key []byte)) {
+	for k := range v.changed {
+		if e := v.keys[k]; e != nil {
+			put(k.bytes(), e.value())
+		} else {
+			del(k.bytes())
+		}
+	}
+	v.changed = map[Key]struct{}{} // not cleared: it may have been large once
+}
+
+// Load implements view.View. Errors: ErrRow.
+func (v *View) Load(key, value []byte) error {
+	e := &entry{}
+	ok := len(key) > topicBytes && len(key) <= topicBytes+message.MaxDedupKeyBytes && e.Place.read(value)
+	if !ok {
+		return fmt.Errorf("%w: %x of key %x", ErrRow, value, key)
+	}
+	e.Key = Key{Topic: binary.BigEndian.Uint64(key), Text: string(key[topicBytes:])}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.keys[e.Key] = e
+	v.unsorted = true
+	v.pushLocked(e)
+	return nil
+}
+
+func (p *Place) read(value []byte) bool {
+	index, a := binary.Uvarint(value)
+	millis, b := binary.Varint(value[max(a, 0):])
+	if a <= 0 || b <= 0 {
+		return false
+	}
+	value = value[a+b:]
+	queue, a := binary.Uvarint(value)
+	offset, b := binary.Uvarint(value[max(a, 0):])
+	*p = Place{Queue: uint32(queue), Offset: int64(offset), Index: index, Millis: millis}
+	return a > 0 && b > 0 && len(value) == a+b && queue <= math.MaxUint32 && offset <= math.MaxInt64
+}

@@ -1,0 +1,141 @@
+package group
+
+import (
+	"encoding/binary"
+	"math"
+	"time"
+
+	"github.com/rmqio/rmq/message"
+	"github.com/rmqio/rmq/transport/protocol"
+)
+
+// Defaults and limits of retries.
+const (
+	// DefaultRetryMax is RocketMQ's: 16 deliveries after the first.
+	DefaultRetryMax = 16
+	// MaxRetryMax is the most that a group may have.
+	MaxRetryMax = 1_000_000
+	// DefaultRetryFirst and DefaultRetryMost are those of an exponential policy.
+	DefaultRetryFirst = 5 * time.Second
+	DefaultRetryMost  = 2 * time.Hour
+)
+
+// retryTable is RocketMQ's: the delay levels from the third on.
+func retryTable() [16]time.Duration {
+	return [...]time.Duration{
+		10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 3 * time.Minute, 4 * time.Minute, 5 * time.Minute, 6 * time.Minute,
+		7 * time.Minute, 8 * time.Minute, 9 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour,
+	}
+}
+
+// RetryMax is how often a message of a group is delivered again before it is a dead
+// letter.
+func RetryMax(cfg protocol.GroupConfig) int {
+	if cfg.RetryMax == 0 {
+		return DefaultRetryMax
+	}
+	return max(cfg.RetryMax, 0)
+}
+
+// RetryDelay is the time from a message's being sent back for the n-th time, from 1,
+// to its delivery.
+func RetryDelay(p protocol.RetryPolicy, n int) time.Duration {
+	n = max(n, 1)
+	if p.Kind != protocol.RetryExponential {
+		table := retryTable()
+		return table[min(n, len(table))-1]
+	}
+	first, most := bounds(p)
+	for d := first; ; d *= 2 {
+		if n--; n == 0 {
+			return d
+		}
+		if d > most/2 {
+			return most
+		}
+	}
+}
+
+// bounds are the first and the longest delay of an exponential policy.
+func bounds(p protocol.RetryPolicy) (first, most time.Duration) {
+	most = DefaultRetryMost
+	if p.MaxMillis != 0 {
+		most = time.Duration(p.MaxMillis) * time.Millisecond
+	}
+	first = min(DefaultRetryFirst, most)
+	if p.FirstMillis != 0 {
+		first = time.Duration(p.FirstMillis) * time.Millisecond
+	}
+	return first, most
+}
+
+func validateRetry(cfg protocol.GroupConfig) error {
+	p, longest := cfg.RetryPolicy, message.MaxDelay.Milliseconds()
+	fault := func(format string, args ...any) error {
+		return protocol.Errorf(protocol.InvalidArgument, format, args...)
+	}
+	switch {
+	case cfg.RetryMax < protocol.NoRetry || cfg.RetryMax > MaxRetryMax:
+		return fault("at most %d retries; %d (none) to %d are allowed", cfg.RetryMax, protocol.NoRetry, MaxRetryMax)
+	case p.Kind != "" && p.Kind != protocol.RetryTable && p.Kind != protocol.RetryExponential:
+		return fault("retry policy %.20q; %q and %q are known", p.Kind, protocol.RetryTable, protocol.RetryExponential)
+	case p.Kind != protocol.RetryExponential && (p.FirstMillis != 0 || p.MaxMillis != 0):
+		return fault("a first and a longest delay belong to the retry policy %q", protocol.RetryExponential)
+	case p.FirstMillis < 0 || p.FirstMillis > longest || p.MaxMillis < 0 || p.MaxMillis > longest:
+		return fault("retry policy from %d to %d ms; 0 (the default) to %d are allowed", p.FirstMillis, p.MaxMillis, longest)
+	}
+	if first, most := bounds(p); first > most {
+		return fault("retry policy from %v to %v", first, most)
+	}
+	return nil
+}
+
+// Numbers of kinds of policies in records and rows.
+const (
+	policyNone        = 0
+	policyTable       = 1
+	policyExponential = 2
+)
+
+func hasRetry(cfg protocol.GroupConfig) bool {
+	return cfg.RetryMax != 0 || cfg.RetryPolicy != protocol.RetryPolicy{}
+}
+
+// appendConfig appends the flags and, if they say so, what is said of retries.
+func appendConfig(b []byte, cfg protocol.GroupConfig) []byte {
+	b = append(b, encodeFlags(cfg))
+	if !hasRetry(cfg) {
+		return b
+	}
+	kind := byte(policyNone)
+	switch cfg.RetryPolicy.Kind {
+	case protocol.RetryTable:
+		kind = policyTable
+	case protocol.RetryExponential:
+		kind = policyExponential
+	}
+	b = append(binary.AppendUvarint(b, uint64(cfg.RetryMax-protocol.NoRetry)), kind)
+	b = binary.AppendUvarint(b, uint64(cfg.RetryPolicy.FirstMillis))
+	return binary.AppendUvarint(b, uint64(cfg.RetryPolicy.MaxMillis))
+}
+
+// config takes what appendConfig wrote.
+func (p *payload) config(name string) protocol.GroupConfig {
+	flags := p.byte(knownFlags)
+	cfg := decodeConfig(name, flags)
+	if flags&flagRetry == 0 {
+		return cfg
+	}
+	cfg.RetryMax = int(p.number(MaxRetryMax-protocol.NoRetry)) + protocol.NoRetry
+	switch p.byte(policyExponential) {
+	case policyTable:
+		cfg.RetryPolicy.Kind = protocol.RetryTable
+	case policyExponential:
+		cfg.RetryPolicy.Kind = protocol.RetryExponential
+	}
+	cfg.RetryPolicy.FirstMillis, cfg.RetryPolicy.MaxMillis = int64(p.number(math.MaxInt64)), int64(p.number(math.MaxInt64))
+	if !hasRetry(cfg) {
+		p.fail() // nobody writes it
+	}
+	return cfg
+}

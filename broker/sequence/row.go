@@ -1,0 +1,129 @@
+package sequence
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/rmqio/rmq/broker/store"
+)
+
+const keyBytes = 20
+
+func (k Key) bytes() []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, keyBytes), k.Producer)
+	b = binary.BigEndian.AppendUint64(b, k.Queue.Topic)
+	return binary.BigEndian.AppendUint32(b, k.Queue.Queue)
+}
+
+func (e *entry) value() []byte {
+	b := binary.AppendUvarint(nil, e.index)
+	b = binary.AppendVarint(b, e.millis)
+	for _, n := range []uint64{e.incarnation, e.floor, e.begun, uint64(len(e.fenced))} {
+		b = binary.AppendUvarint(b, n)
+	}
+	for _, run := range e.fenced {
+		b = binary.AppendUvarint(b, run)
+	}
+	b = binary.AppendUvarint(b, uint64(len(e.spans)))
+	end := uint64(0)
+	for _, s := range e.spans {
+		b = binary.AppendUvarint(b, s.first-end)
+		b = binary.AppendUvarint(b, s.count)
+		b = binary.AppendVarint(b, s.Base)
+		b = binary.AppendUvarint(b, s.Index)
+		b = binary.AppendVarint(b, s.Millis)
+		end = s.end()
+	}
+	return b
+}
+
+// Name implements view.View.
+func (v *View) Name() string { return "sequence" }
+
+// Changes implements view.View. It takes no lock: only the goroutine that calls
+// it writes what it reads.
+func (v *View) Changes(put func(key, value []byte), del func(key []byte)) {
+	for k := range v.changed {
+		if e := v.tracks[k]; e != nil {
+			put(k.bytes(), e.value())
+		} else {
+			del(k.bytes())
+		}
+	}
+	v.changed = map[Key]struct{}{} // not cleared: it may have been large once
+}
+
+// Load implements view.View. Errors: ErrRow.
+func (v *View) Load(key, value []byte) error {
+	if len(key) != keyBytes {
+		return fmt.Errorf("%w: key %x", ErrRow, key)
+	}
+	be := binary.BigEndian
+	e := &entry{Key: Key{Producer: be.Uint64(key), Queue: store.QueueKey{Topic: be.Uint64(key[8:]), Queue: be.Uint32(key[16:])}}}
+	r := row{b: value}
+	e.read(&r)
+	if r.bad || len(r.b) > 0 || e.incarnation == 0 || len(e.spans) == 0 || e.floor > e.spans[0].first {
+		return fmt.Errorf("%w: %x of key %x", ErrRow, value, key)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.tracks[e.Key] = e
+	v.unsorted = true
+	v.pushLocked(e)
+	return nil
+}
+
+func (e *entry) read(r *row) {
+	e.index, e.millis = r.uvarint(), r.varint()
+	e.incarnation, e.floor, e.begun = r.uvarint(), r.uvarint(), r.uvarint()
+	for range r.count(maxFenced) {
+		e.fenced = append(e.fenced, r.uvarint())
+	}
+	end := uint64(0)
+	for range r.count(maxSpans) {
+		s := span{first: r.uvarint(), count: r.uvarint()}
+		if s.first += end; s.first < end || s.end() <= s.first {
+			r.bad = true
+		}
+		s.Base, s.Index, s.Millis = r.varint(), r.uvarint(), r.varint()
+		e.spans = append(e.spans, s)
+		end = s.end()
+	}
+}
+
+// row reads the varints of a value; what is missing is 0, and bad.
+type row struct {
+	b   []byte
+	bad bool
+}
+
+func (r *row) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	return take(r, v, n)
+}
+
+func (r *row) varint() int64 {
+	v, n := binary.Varint(r.b)
+	return take(r, v, n)
+}
+
+func take[T any](r *row, v T, n int) T {
+	if n <= 0 {
+		var none T
+		r.bad, r.b = true, nil
+		return none
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// count reads how many follow; more than the limit are none, and bad.
+func (r *row) count(limit uint64) uint64 {
+	n := r.uvarint()
+	if n > min(limit, math.MaxInt32) {
+		r.bad = true
+		return 0
+	}
+	return n
+}

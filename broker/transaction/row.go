@@ -1,0 +1,147 @@
+package transaction
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/rmqio/rmq/message/batch"
+)
+
+const (
+	rowDecided = 'd'
+	rowHalf    = 'h'
+
+	keyBytes       = 9
+	leastOpenBytes = 21
+)
+
+// row names a row by what it is and its number or origin.
+type row struct {
+	kind   byte
+	number uint64
+}
+
+func (r row) key() []byte { return binary.BigEndian.AppendUint64([]byte{r.kind}, r.number) }
+
+// Name implements view.View.
+func (v *View) Name() string { return "transaction" }
+
+// Changes implements view.View. It takes no lock: only the goroutine that calls
+// it writes what it reads.
+func (v *View) Changes(put func(key, value []byte), del func(key []byte)) {
+	for r := range v.changed {
+		if value := v.value(r); value != nil {
+			put(r.key(), value)
+		} else {
+			del(r.key())
+		}
+	}
+	clear(v.changed)
+}
+
+// value of a row, nil when it is not there.
+func (v *View) value(r row) []byte {
+	if r.kind == rowDecided {
+		if d := v.decided.at(r.number); d != nil {
+			return d.value()
+		}
+		return nil
+	}
+	if h, ok := v.halves[r.number]; ok {
+		return h.value()
+	}
+	return nil
+}
+
+func (v *Verdict) value() []byte {
+	b := binary.AppendUvarint(nil, v.Origin)
+	b = binary.AppendUvarint(b, uint64(v.Position))
+	b = append(b, v.ID[:]...)
+	b = binary.AppendUvarint(b, v.TopicID)
+	b = binary.AppendUvarint(b, uint64(v.Queue))
+	b = binary.AppendVarint(b, v.Offset)
+	return binary.AppendVarint(b, v.StoreMillis)
+}
+
+func (h *half) value() []byte {
+	b := binary.AppendUvarint(nil, h.at)
+	b = binary.AppendUvarint(b, h.topic)
+	b = binary.AppendUvarint(b, uint64(h.queue))
+	b = binary.AppendUvarint(b, uint64(h.bytes))
+	b = binary.AppendVarint(b, h.millis)
+	b = appendName(b, h.group)
+	b = binary.AppendUvarint(b, uint64(len(h.open)))
+	for i := range h.open {
+		b = h.open[i].append(b)
+	}
+	return b
+}
+
+func (o *open) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(o.position))
+	b = append(b, o.id[:]...)
+	b = binary.AppendUvarint(b, uint64(o.immunity))
+	b = binary.AppendUvarint(b, uint64(o.checks))
+	b = binary.AppendVarint(b, o.asked)
+	if o.parked {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// Load implements view.View. Errors: ErrRecord.
+func (v *View) Load(key, value []byte) error {
+	if len(key) != keyBytes {
+		return fmt.Errorf("%w: key %x", ErrRecord, key)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	p := &payload{b: value}
+	number, ok := binary.BigEndian.Uint64(key[1:]), false
+	switch key[0] {
+	case rowDecided:
+		verdict := p.verdict()
+		ok = p.done() && v.decided.load(number, verdict)
+	case rowHalf:
+		h := p.half()
+		if ok = p.done() && number > 0 && h.at >= number && len(h.open) > 0; ok {
+			v.addLocked(number, h)
+		}
+	}
+	if !ok {
+		return fmt.Errorf("%w: row %x: %x", ErrRecord, key, value)
+	}
+	return nil
+}
+
+func (p *payload) done() bool { return !p.bad && len(p.b) == 0 }
+
+func (p *payload) verdict() Verdict {
+	return Verdict{
+		Key: Key{Origin: p.uvarint(math.MaxUint64), Position: p.position()}, ID: p.id(),
+		TopicID: p.uvarint(math.MaxUint64), Queue: int(p.uvarint(math.MaxInt32)), Offset: p.varint(-1), StoreMillis: p.varint(math.MinInt64),
+	}
+}
+
+func (p *payload) half() *half {
+	h := &half{
+		at: p.uvarint(math.MaxUint64), topic: p.uvarint(math.MaxUint64), queue: uint32(p.uvarint(math.MaxInt32)),
+		bytes: uint32(p.uvarint(math.MaxUint32)), millis: p.varint(math.MinInt64), group: p.name(),
+	}
+	h.open = make([]open, min(p.count(leastOpenBytes), batch.MaxCount))
+	for i := range h.open {
+		h.open[i] = p.open()
+		if i > 0 && h.open[i].position <= h.open[i-1].position {
+			p.fail()
+		}
+	}
+	return h
+}
+
+func (p *payload) open() open {
+	return open{
+		position: uint32(p.position()), id: p.id(), immunity: int64(p.uvarint(math.MaxInt64)),
+		checks: uint32(p.uvarint(math.MaxUint32)), asked: p.varint(math.MinInt64), parked: p.byte(1) == 1,
+	}
+}
