@@ -12,6 +12,7 @@ import (
 type answer struct {
 	parcel   *parcel
 	first    Receipt // of the parcel's first message
+	origin   uint64  // of what is held back
 	failures []outcome
 }
 
@@ -77,7 +78,7 @@ func (p *Producer) callBack(news *answer) {
 	p.release(entries)
 	for i := range entries {
 		if e := &entries[i]; e.done != nil && !e.finished {
-			e.done(news.first.at(i, e.id), nil)
+			e.done(news.first.at(i, e.id, news.origin), nil)
 		}
 	}
 	p.recycle(news.parcel)
@@ -87,14 +88,21 @@ func (p *Producer) callBackFailures(failures []outcome) {
 	for i := range failures {
 		f := &failures[i]
 		p.budget.release(int64(f.size))
-		f.done(Receipt{MessageID: f.id}, f.err)
+		f.done(f.receipt(), f.err)
 		f.epoch.leave(1)
 	}
 }
 
-// at is the receipt of a message with its place in the parcel.
-func (r Receipt) at(i int, id message.ID) Receipt {
+// at is the receipt of a message with its place in the parcel. An origin is that
+// of messages that the broker holds back; Offset is then -1 less the place of the
+// first among them.
+func (r Receipt) at(i int, id message.ID, origin uint64) Receipt {
 	r.MessageID = id
+	if origin != 0 {
+		r.RecallHandle = heldHandle(r.Queue, id, origin, i+int(-1-r.Offset)).String()
+		r.Offset = -1
+		return r
+	}
 	r.Offset += int64(i)
 	return r
 }
@@ -102,14 +110,26 @@ func (r Receipt) at(i int, id message.ID) Receipt {
 // stored answers those who wait for a parcel: calls at once, callbacks on their
 // goroutine.
 func (p *Producer) stored(q *queue, b *parcel, r protocol.SendResult) {
-	first := Receipt{Queue: q.Queue, Offset: r.BaseOffset, StoreTime: time.UnixMilli(r.StoreMillis)}
+	first := Receipt{Queue: q.Queue, Offset: r.BaseOffset, StoreTime: time.UnixMilli(r.StoreMillis), Duplicate: r.Duplicate}
+	if r.Duplicate {
+		first.Queue.ID = r.Queue
+	}
+	if b.sequence.Again {
+		p.doubts.settle(b.entries[0].id)
+	}
 	for i := range b.entries {
-		if e := &b.entries[i]; e.call != nil && !e.finished {
-			e.call.complete(e.index, first.at(i, e.id), nil)
+		e := &b.entries[i]
+		if e.finished || e.call == nil && e.trace == nil {
+			continue
+		}
+		receipt := first.at(i, e.id, r.Index)
+		p.traced(e.trace, receipt, nil)
+		if e.call != nil {
+			e.call.complete(e.index, receipt, nil)
 		}
 	}
 	if b.async {
-		p.answers.push(answer{parcel: b, first: first})
+		p.answers.push(answer{parcel: b, first: first, origin: r.Index})
 		return
 	}
 	p.release(b.entries)
@@ -145,21 +165,38 @@ func (p *Producer) recycle(b *parcel) {
 	p.parcels.Put(b)
 }
 
-// fail answers sends that failed.
-func (p *Producer) fail(broker string, failures []outcome) {
+// receipt is what a failed send leaves: a message that may be stored may be so
+// in its queue only.
+func (f *outcome) receipt() Receipt {
+	r := Receipt{MessageID: f.id}
+	if f.sent && f.queue != nil {
+		r.Queue = f.queue.Queue
+	}
+	return r
+}
+
+// fail answers sends that failed in a queue.
+func (p *Producer) fail(q *queue, failures []outcome) {
 	var callbacks []outcome
 	for i := range failures {
 		f := &failures[i]
-		f.err = sendError(f.m.Topic, broker, f.err)
-		if f.done != nil {
+		f.err, f.queue = sendError(f.m.Topic, q.Broker, f.err), q
+		if f.sent && f.number.known {
+			p.doubts.enter(f.id, doubt{q, f.number})
+		}
+		p.traced(f.trace, f.receipt(), f.err)
+		if f.done == nil {
+			p.budget.release(int64(f.size))
+		}
+		if f.call != nil {
+			f.call.complete(f.index, f.receipt(), f.err)
+		}
+		switch {
+		case f.done != nil:
 			callbacks = append(callbacks, *f)
 			continue
-		}
-		p.budget.release(int64(f.size))
-		if f.call != nil {
-			f.call.complete(f.index, Receipt{MessageID: f.id}, f.err)
-		} else {
-			p.cfg.Logger.Warn("message sent one way is not stored", "topic", f.m.Topic, "message_id", f.id, "error", f.err)
+		case f.call == nil:
+			p.logLost(f.m.Topic, f.id, f.err)
 		}
 		f.epoch.leave(1)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rmqio/rmq/internal/client"
@@ -21,6 +20,10 @@ const (
 
 	firstBackoff = 10 * time.Millisecond
 	lastBackoff  = time.Second
+
+	// minAnswerTime is what a broker is given at least to answer a frame that may be
+	// sent again: sending it to a slow disk twice makes nothing faster.
+	minAnswerTime = time.Second
 )
 
 // outbox sends the parcels of one broker's queues. Its goroutine takes what is
@@ -30,20 +33,21 @@ type outbox struct {
 	p      *Producer
 	broker string
 	wake   chan struct{} // the list has something new; holds one
-	until  atomic.Int64  // no try before; 0: the broker did not just fail
+	health health
 
-	mu    sync.Mutex
-	list  []*queue
-	fails int // in a row
+	mu   sync.Mutex
+	list []*queue
 }
 
 // frame is what goes to the broker at once. It is the request itself, so that
 // parcels are copied only into the connection's buffer.
 type frame struct {
-	queues  []*queue
-	parcels []*parcel
-	size    int
-	latest  int64
+	client, group string
+	queues        []*queue
+	parcels       []*parcel
+	size          int
+	latest        int64
+	begun         int64 // when it was sent
 }
 
 // RequestCode implements protocol.Request.
@@ -51,6 +55,7 @@ func (f *frame) RequestCode() protocol.Code { return protocol.SendMessage }
 
 // AppendBinary is the encoding of protocol.SendRequest.
 func (f *frame) AppendBinary(dst []byte) ([]byte, error) {
+	dst = protocol.AppendSender(dst, f.client, f.group)
 	for _, p := range f.parcels {
 		dst = append(dst, p.bytes...)
 	}
@@ -73,9 +78,6 @@ func (o *outbox) enlist(q *queue) {
 	default:
 	}
 }
-
-// suspended reports whether the broker has just failed.
-func (o *outbox) suspended(now int64) bool { return o.until.Load() > now }
 
 func (o *outbox) run(ctx context.Context) {
 	timer := time.NewTimer(0)
@@ -106,8 +108,8 @@ func (o *outbox) send(ready []*queue) (later []*queue, due int64) {
 		ready, o.list = append(ready, o.list...), o.list[:0]
 		o.mu.Unlock()
 		now := o.p.clock()
-		if len(ready) > 0 && o.suspended(now) {
-			return ready, o.until.Load()
+		if len(ready) > 0 && o.health.paused(now) {
+			return ready, o.health.until.Load()
 		}
 		var f *frame
 		if f, ready, due = collect(ready, now); f == nil {
@@ -145,9 +147,14 @@ func collect(ready []*queue, now int64) (f *frame, later []*queue, due int64) {
 }
 
 // start sends a frame. The answer is waited for until the last of its messages
-// has expired.
+// has expired, and less when the frame may be sent again.
 func (o *outbox) start(f *frame) {
-	ctx, cancel := context.WithDeadline(o.p.ctx, o.p.start.Add(time.Duration(f.latest)))
+	f.client, f.group, f.begun = o.p.client.ID(), o.p.cfg.Group, o.p.clock()
+	until := f.latest
+	if !o.p.cfg.NoIdempotence {
+		until = min(until, o.p.clock()+int64(max(o.p.cfg.SendTimeout/3, minAnswerTime)))
+	}
+	ctx, cancel := context.WithDeadline(o.p.ctx, o.p.start.Add(time.Duration(until)))
 	o.p.client.Start(ctx, o.broker, protocol.ClassSend, f, func(payload []byte, err error) {
 		cancel()
 		o.answered(f, payload, err)
@@ -158,74 +165,65 @@ func (o *outbox) start(f *frame) {
 func (o *outbox) answered(f *frame, payload []byte, err error) {
 	var resp protocol.SendResponse
 	if err == nil {
-		err = protocol.Unmarshal(payload, &resp)
+		err = f.read(payload, &resp)
 	}
-	if err == nil && len(resp.Results) != len(f.parcels) {
-		err = protocol.Errorf(protocol.SystemError, "%d results for %d batches", len(resp.Results), len(f.parcels))
-	}
+	took := time.Duration(o.p.clock() - f.begun)
 	if err != nil {
-		o.suspend(err)
+		o.suspend(err, took)
 		for _, q := range f.queues {
-			o.failed(q, err)
+			o.failed(q, err, mayBeStored(err))
 		}
 		return
 	}
+	o.note(resp.Results, took)
 	for i, r := range resp.Results {
 		if r.Err == nil {
 			o.stored(f.queues[i], f.parcels[i], r)
 			continue
 		}
-		if brokerWide(r.Err.Code) {
-			o.suspend(r.Err)
-		}
-		o.failed(f.queues[i], r.Err)
+		o.failed(f.queues[i], r.Err, r.Err.Code == protocol.UnknownOutcome)
 	}
 }
 
-func (o *outbox) stored(q *queue, p *parcel, r protocol.SendResult) {
-	if o.until.Load() != 0 {
-		o.resume()
+// read decodes the answer. One that makes no sense is none.
+func (f *frame) read(payload []byte, resp *protocol.SendResponse) error {
+	if err := protocol.Unmarshal(payload, resp); err != nil {
+		return protocol.Errorf(protocol.UnknownOutcome, "the answer cannot be read: %v", err)
 	}
+	if len(resp.Results) != len(f.parcels) {
+		return protocol.Errorf(protocol.UnknownOutcome, "%d results for %d batches", len(resp.Results), len(f.parcels))
+	}
+	return nil
+}
+
+// mayBeStored reports whether a broker may have stored the batches of a frame
+// that was not answered as it should be.
+func mayBeStored(err error) bool {
+	switch protocol.CodeOf(err) {
+	case protocol.SystemError, protocol.UnknownOutcome, protocol.Closed, protocol.Unreachable:
+		return !errors.Is(err, client.ErrNotSent)
+	}
+	return false
+}
+
+func (o *outbox) stored(q *queue, p *parcel, r protocol.SendResult) {
 	if q.stored() {
 		o.enlist(q)
 	}
 	o.p.stored(q, p, r)
 }
 
-// failed decides on the messages of a queue whose parcel was not stored.
-func (o *outbox) failed(q *queue, err error) {
-	failures, leaving, ready := q.failed(o.p.judge(q, err))
+// failed decides on the messages of a queue whose parcel is not known to be
+// stored; reached: but it may be.
+func (o *outbox) failed(q *queue, err error, reached bool) {
+	v := o.p.judge(q, err)
+	v.reached = reached
+	failures, leaving, ready := q.failed(v)
 	if ready {
 		o.enlist(q)
 	}
-	o.p.fail(q.Broker, failures)
+	o.p.fail(q, failures)
 	o.p.move(q, leaving)
-}
-
-// suspend keeps the broker from being asked for a while that doubles with each
-// failure in a row. Frames that fail together count as one.
-func (o *outbox) suspend(err error) {
-	now := o.p.clock()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.until.Load() > now {
-		return
-	}
-	wait := backoff(o.fails)
-	o.fails++
-	var e *protocol.Error
-	if errors.As(err, &e) {
-		wait = max(wait, e.RetryAfter())
-	}
-	o.until.Store(now + int64(wait))
-	o.p.cfg.Logger.Debug("broker fails, sends wait", "broker", o.broker, "wait", wait, "error", err)
-}
-
-func (o *outbox) resume() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.fails = 0
-	o.until.Store(0)
 }
 
 // backoff is 10 ms, doubled for each earlier failure up to 1 s, and of that a
@@ -261,7 +259,6 @@ func (p *Producer) judge(q *queue, err error) verdict {
 		err: err, retries: p.cfg.Retries, now: now,
 		counted: code == protocol.SystemError || code == protocol.UnknownOutcome,
 	}
-	v.reached = v.counted || code == protocol.Unreachable && !errors.Is(err, client.ErrNotSent)
 	v.fatal = !code.Retryable() && !aboutRoute(code)
 	t := p.topics.get(q.Topic)
 	f := t.fan.Load()
@@ -269,9 +266,9 @@ func (p *Producer) judge(q *queue, err error) verdict {
 		p.topics.distrust(t)
 		v.fatal, v.gone = f.err != nil, !f.has(q)
 	}
-	v.elsewhere = f.elsewhere(q, now, !brokerWide(code))
+	v.elsewhere = !aboutQuota(code) && f.elsewhere(q, now, !brokerWide(code))
 	if !brokerWide(code) {
-		v.notBefore = now + int64(backoff(q.nextFail()))
+		v.notBefore = now + int64(max(backoff(q.nextFail()), retryAfter(err)))
 	}
 	return v
 }

@@ -38,11 +38,11 @@ func TestChoose_RoundRobinOverHealthyBrokers(t *testing.T) {
 	if got := fmt.Sprint(count()); got != "map[a0:2 a1:2 b0:2 b1:2]" {
 		t.Errorf("got %s, want each in turn", got)
 	}
-	outs["a"].until.Store(6)
+	outs["a"].health.until.Store(6)
 	if got := count(); got["b0"]+got["b1"] != 8 {
 		t.Errorf("got %v, want broker b alone while a fails", got)
 	}
-	outs["b"].until.Store(6)
+	outs["b"].health.until.Store(6)
 	if got := count(); len(got) == 0 {
 		t.Errorf("got %v, want some queue when all fail", got)
 	}
@@ -54,7 +54,7 @@ func TestChoose_GroupsStay(t *testing.T) {
 	for i := range 50 {
 		m := &message.Message{Topic: "t", Group: fmt.Sprint("group", i)}
 		first, bound, _ := tp.choose(f, m, nil, 0)
-		outs["a"].until.Store(int64(i % 2))
+		outs["a"].health.until.Store(int64(i % 2))
 		again, _, _ := tp.choose(f, m, nil, 0)
 		if first != again || bound != grouped {
 			t.Errorf("%s: got %v, then %v", m.Group, first.Queue, again.Queue)
@@ -117,7 +117,7 @@ func TestElsewhere(t *testing.T) {
 	if got := f.inTurn(0, q, 5); got.Broker != "b" {
 		t.Errorf("got %v, want another broker", got.Queue)
 	}
-	outs["b"].until.Store(9)
+	outs["b"].health.until.Store(9)
 	if f.elsewhere(q, 5, false) {
 		t.Error("the same broker, or one that fails, is elsewhere")
 	}

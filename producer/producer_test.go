@@ -88,7 +88,7 @@ func TestSend_Receipt(t *testing.T) {
 	m := &message.Message{Topic: "t", Tag: "paid", Keys: []string{"42"}, Group: "g", Properties: map[string]string{"k": "v"}, Body: []byte("x")}
 	for i := range 3 {
 		r, err := p.Send(t.Context(), m)
-		want := Receipt{r.MessageID, message.Queue{Topic: "t", Broker: "a"}, int64(i), r.StoreTime}
+		want := Receipt{MessageID: r.MessageID, Queue: message.Queue{Topic: "t", Broker: "a"}, Offset: int64(i), StoreTime: r.StoreTime}
 		if err != nil || r != want || r.MessageID.IsZero() || r.StoreTime.Before(before) {
 			t.Fatalf("got %v, %v; want %v", r, err, want)
 		}

@@ -9,29 +9,39 @@ import (
 
 	"github.com/rmqio/rmq/internal/client"
 	"github.com/rmqio/rmq/message"
+	"github.com/rmqio/rmq/message/batch"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
-// Receipt says where a message is stored. Beside an error only MessageID is
-// set, and that only if the message was accepted for sending.
+// Receipt says where a message is stored. Beside an error MessageID is set if the
+// message was accepted for sending, and Queue if it may be stored, where.
 type Receipt struct {
 	MessageID message.ID
 	Queue     message.Queue
+	// Offset is -1 for a message that the broker holds back until its time.
 	Offset    int64
 	StoreTime time.Time
+	// RecallHandle is what Recall takes; it is set for a message that the broker
+	// holds back until its time.
+	RecallHandle string
+	// Duplicate says that the broker had the message already, from an earlier try
+	// or by its deduplication key: the receipt is that of the first time. StoreTime
+	// is of an earlier message sent along if many were sent since.
+	Duplicate bool
 }
 
 // Send sends a message and waits until it is on the broker's disk. The message
-// must not be changed meanwhile. Errors are *Error; when ctx is cancelled while
-// the message is on its way, the outcome is unknown.
+// must not be changed meanwhile. Errors are *Error; when ctx is cancelled the
+// message is not sent any more, and if it is on its way the outcome is unknown.
+//
+// A message with the ID of one whose outcome was unknown goes to the queue of that
+// one, whatever the options say, and is stored there if that one is not.
 func (p *Producer) Send(ctx context.Context, m *message.Message, opts ...SendOption) (Receipt, error) {
 	c := newCall(1)
 	if _, err := p.accept(ctx, entry{m: m, call: c}, opts, nil); err != nil {
 		return Receipt{}, err
 	}
-	if err := c.wait(ctx); err != nil {
-		return Receipt{}, sendError(m.Topic, "", err)
-	}
+	p.await(ctx, c, m.Topic)
 	return c.receipts[0], c.errs[0]
 }
 
@@ -49,57 +59,74 @@ func (p *Producer) SendAsync(ctx context.Context, m *message.Message, done func(
 
 // SendOneway is SendAsync without an answer: a failure after the message was
 // accepted is only logged.
-func (p *Producer) SendOneway(ctx context.Context, m *message.Message) error {
-	_, err := p.accept(ctx, entry{m: m}, nil, nil)
+func (p *Producer) SendOneway(ctx context.Context, m *message.Message, opts ...SendOption) error {
+	_, err := p.accept(ctx, entry{m: m}, opts, nil)
 	return err
 }
 
 // SendBatch sends messages of one topic and waits for all. Those without a
 // group go to one queue together; batches too large for one request are split.
-// Nothing is sent when one of them is illegal. Receipts are in the order of the
-// messages; with an error, those that are stored have a StoreTime, and the error
-// is that of the first that is not.
-func (p *Producer) SendBatch(ctx context.Context, ms []*message.Message) ([]Receipt, error) {
-	if err := p.checkBatch(ms); err != nil {
+// Delayed messages are not for batches. Nothing is sent when one of the messages
+// is illegal. Receipts are in the order of the messages; with an error, those that
+// are stored have a StoreTime, and the error is that of the first that is not.
+func (p *Producer) SendBatch(ctx context.Context, ms []*message.Message, opts ...SendOption) ([]Receipt, error) {
+	ms, ts, err := p.interceptAll(ctx, ms)
+	if err != nil {
 		return nil, err
 	}
+	if err := p.checkBatch(ms); err != nil {
+		ts.tell(func(int) (Receipt, error) { return Receipt{}, err })
+		return nil, err
+	}
+	ms, trace := p.telemetry.BeginBatch(ctx, ms)
 	c := newCall(len(ms))
+	p.takeAll(ctx, c, ms, opts)
+	p.await(ctx, c, ms[0].Topic)
+	p.tracedAll(trace, c)
+	ts.tell(func(i int) (Receipt, error) { return c.receipts[i], c.errs[i] })
+	return c.receipts, c.firstError()
+}
+
+// takeAll takes the messages of a batch over, up to the first that is refused.
+func (p *Producer) takeAll(ctx context.Context, c *call, ms []*message.Message, opts []SendOption) {
 	var near *queue
 	for i, m := range ms {
-		q, err := p.accept(ctx, entry{m: m, call: c, index: i}, nil, near)
+		q, err := p.take(ctx, entry{m: m, call: c, index: i}, opts, near)
 		if err != nil {
 			c.refuse(i, err)
-			break
+			return
 		}
 		if m.Group == "" {
 			near = q
 		}
 	}
-	if err := c.wait(ctx); err != nil {
-		return nil, sendError(ms[0].Topic, "", err)
-	}
-	return c.receipts, c.firstError()
 }
 
+// checkBatch holds a batch to RocketMQ's rules. Retry topics are no topics to
+// send to, and half messages have no way into a batch.
 func (p *Producer) checkBatch(ms []*message.Message) error {
+	refuse := func(format string, args ...any) error {
+		return sendError("", "", protocol.Errorf(protocol.InvalidArgument, format, args...))
+	}
 	if len(ms) == 0 {
-		return sendError("", "", protocol.Errorf(protocol.InvalidArgument, "the batch has no message"))
+		return refuse("the batch has no message")
 	}
 	for i, m := range ms {
 		if err := check(m, false); err != nil {
 			return fmt.Errorf("message %d of %d: %w", i, len(ms), err)
 		}
-		if m.Topic != ms[0].Topic {
-			return sendError(ms[0].Topic, "", protocol.Errorf(protocol.InvalidArgument,
-				"message %d of the batch has topic %q", i, m.Topic))
+		switch {
+		case m.Topic != ms[0].Topic:
+			return refuse("message %d of the batch has topic %q, the first has %q", i, m.Topic, ms[0].Topic)
+		case m.IsDelayed():
+			return refuse("message %d of the batch is delayed: delayed messages are not sent in batches", i)
 		}
 	}
 	return nil
 }
 
-// accept takes a message over, or says why not. A free message goes to near's
-// queue while that is as good as any.
-func (p *Producer) accept(ctx context.Context, e entry, opts []SendOption, near *queue) (*queue, error) {
+// take is accept that nobody observes.
+func (p *Producer) take(ctx context.Context, e entry, opts []SendOption, near *queue) (*queue, error) {
 	var t *topic
 	if e.m != nil {
 		t = p.topics.get(e.m.Topic)
@@ -109,6 +136,9 @@ func (p *Producer) accept(ctx context.Context, e entry, opts []SendOption, near 
 	}
 	if t == nil {
 		t = p.topics.add(e.m.Topic)
+	}
+	if e.m.IsDelayed() {
+		e.purpose = batch.ToTimer
 	}
 	e.epoch = p.epochs.enter()
 	q, err := p.place(ctx, t, &e, opts, near)
@@ -128,20 +158,21 @@ func (p *Producer) place(ctx context.Context, t *topic, e *entry, opts []SendOpt
 		return nil, coded(protocol.Unreachable, errNoTimeFor(ctx))
 	}
 	now := p.stamp(ctx, e)
-	q, err := p.choose(ctx, t, e, opts, now)
+	q, err := p.queueFor(ctx, t, e, opts, now)
 	if err != nil {
 		return nil, err
 	}
-	if near != nil && e.bound == free && rank(near, nil, now) == 2 {
+	if near != nil && e.bound == free && t.fan.Load().asGood(near, q, now) {
 		q = near
 	}
+	p.codec.shrink(e)
 	err = p.budget.acquire(ctx, p.ctx.Done(), int64(e.size), p.cfg.OnFull, time.Duration(e.deadline-now))
 	if err != nil {
 		return nil, err
 	}
 	if !p.put(q, e) {
 		p.budget.release(int64(e.size))
-		return nil, protocol.Closed
+		return nil, e.refusedError()
 	}
 	return q, nil
 }
@@ -163,6 +194,17 @@ func (p *Producer) stamp(ctx context.Context, e *entry) (now int64) {
 	}
 	e.size = len(e.m.Body) + e.m.PropertiesBytes() + entryOverhead
 	return now
+}
+
+// queueFor finds the queue of a message. One whose outcome is unknown goes where
+// it went before, as itself.
+func (p *Producer) queueFor(ctx context.Context, t *topic, e *entry, opts []SendOption, now int64) (*queue, error) {
+	if d, ok := p.doubts.find(e.id); ok && d.queue.Topic == e.m.Topic {
+		e.number, e.bound, e.alone, e.sent = d.number, pinned, true, true
+		return d.queue, nil
+	}
+	e.alone = e.m.DedupKey != ""
+	return p.choose(ctx, t, e, opts, now)
 }
 
 // choose finds the queue; for one that the caller named and the route has not,
@@ -212,6 +254,8 @@ type call struct {
 	errs     []error
 	left     atomic.Int64
 	ready    chan struct{} // closed when none is left
+	// abandoned: the caller waits no more, and what is not sent is not to be sent.
+	abandoned atomic.Bool
 }
 
 func newCall(n int) *call {
@@ -234,19 +278,24 @@ func (c *call) refuse(i int, err error) {
 	}
 }
 
-// wait returns nil when all is answered. A deadline is not looked at here: the
-// sweeper answers then, and knows what the end of the time means.
-func (c *call) wait(ctx context.Context) error {
+// await waits until all messages of a call are answered. A deadline is not
+// looked at here: the sweeper answers then, and knows what the end of the time
+// means. When ctx is cancelled nothing more of the call is sent.
+func (p *Producer) await(ctx context.Context, c *call, topic string) {
 	select {
 	case <-c.ready:
-		return nil
+		return
 	case <-ctx.Done():
 	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		<-c.ready
-		return nil
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		c.abandoned.Store(true)
+		for _, q := range p.topics.allQueues() {
+			if q.Topic == topic {
+				p.fail(q, q.abandon(c, ctx.Err()))
+			}
+		}
 	}
-	return coded(protocol.UnknownOutcome, ctx.Err())
+	<-c.ready
 }
 
 func (c *call) firstError() error {

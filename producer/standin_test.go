@@ -10,6 +10,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/rmqio/rmq/broker/sequence"
+	"github.com/rmqio/rmq/broker/store"
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/message/batch"
 	"github.com/rmqio/rmq/nameserver"
@@ -74,11 +76,20 @@ type standIn struct {
 	script func(n int, h batch.Header) *protocol.Error // of the n-th batch, from 0
 	batchN int
 	stored map[int][]message.Stored
+	// numbers are what it knows of numbered batches; seen, the sequences that came.
+	numbers *sequence.View
+	seen    []batch.Sequence
 }
 
 func (s *site) broker(name string, queues int) *standIn {
 	s.t.Helper()
-	b := &standIn{site: s, name: name, stored: map[int][]message.Stored{}}
+	return s.brokerWith(name, queues, func(*transport.Mux) {})
+}
+
+// brokerWith also answers what extra registers.
+func (s *site) brokerWith(name string, queues int, extra func(*transport.Mux)) *standIn {
+	s.t.Helper()
+	b := &standIn{site: s, name: name, stored: map[int][]message.Stored{}, numbers: sequence.New(sequence.Config{})}
 	m := transport.NewMux()
 	m.HandleAsync(protocol.SendMessage, b.send)
 	transport.Handle(m, func(_ context.Context, _ *protocol.HeartbeatRequest) (*protocol.HeartbeatResponse, error) {
@@ -90,6 +101,7 @@ func (s *site) broker(name string, queues int) *standIn {
 	transport.Handle(m, func(_ context.Context, req *protocol.PutTopicRequest) (*protocol.PutTopicResponse, error) {
 		return nil, protocol.Errorf(protocol.TopicNotFound, "topic %q is not created", req.Topic.Name)
 	})
+	extra(m)
 	for _, class := range []protocol.Class{protocol.ClassAdmin, protocol.ClassClient, protocol.ClassSend} {
 		_, err := transport.Serve(s.conn, protocol.BrokerSubject(name, 0, class), transport.Limits{Requests: 1000, Bytes: 1 << 30}, m)
 		if err != nil {
@@ -125,7 +137,12 @@ func (b *standIn) send(r *transport.Request) {
 	defer b.mu.Unlock()
 	var resp protocol.SendResponse
 	silent := false
-	for rest := r.Payload; len(rest) > 0; {
+	var req protocol.SendRequest
+	if err := protocol.Unmarshal(r.Payload, &req); err != nil {
+		r.Fail(err)
+		return
+	}
+	for rest := req.Batches; len(rest) > 0; {
 		h, err := batch.Check(rest)
 		if err != nil {
 			r.Fail(protocol.Errorf(protocol.IllegalMessage, "%v", err))
@@ -147,9 +164,18 @@ func (b *standIn) decide(h batch.Header, bytes []byte) protocol.SendResult {
 		err = b.script(b.batchN, h)
 	}
 	b.batchN++
+	b.seen = append(b.seen, h.Sequence)
 	base := int64(len(b.stored[h.Queue]))
 	if err == nil && (len(b.topics) == 0 || h.Queue >= b.topics[0].WriteQueues) {
 		err = protocol.Errorf(protocol.QueueNotFound, "queue %d", h.Queue)
+	}
+	if h.Sequence.Producer != 0 && (err == nil || err == errLost) {
+		if r, known := b.judge(h); known {
+			if err != nil {
+				r.Err = err
+			}
+			return r
+		}
 	}
 	if err == nil || err == errLost {
 		ms, _, decodeErr := batch.Decode(nil, slices.Clone(bytes), b.name)
@@ -157,8 +183,31 @@ func (b *standIn) decide(h batch.Header, bytes []byte) protocol.SendResult {
 			b.site.t.Errorf("decode: %v", decodeErr)
 		}
 		b.stored[h.Queue] = append(b.stored[h.Queue], ms...)
+		if h.Sequence.Producer != 0 {
+			at := sequence.Place{Base: base, Index: uint64(b.batchN), Millis: time.Now().UnixMilli()}
+			b.numbers.Apply(sequence.KeyOf(&h, store.QueueKey{Queue: uint32(h.Queue)}), &h.Sequence, h.Count, at)
+		}
+	}
+	if err == nil && h.Purpose != batch.ToQueue {
+		return protocol.SendResult{BaseOffset: -1, StoreMillis: time.Now().UnixMilli(), Index: uint64(b.batchN)}
 	}
 	return protocol.SendResult{Err: err, BaseOffset: base, StoreMillis: time.Now().UnixMilli()}
+}
+
+// judge answers a numbered batch that is not new.
+func (b *standIn) judge(h batch.Header) (protocol.SendResult, bool) {
+	at, known, err := b.numbers.Judge(sequence.KeyOf(&h, store.QueueKey{Queue: uint32(h.Queue)}), &h.Sequence, h.Count)
+	if err != nil {
+		return protocol.SendResult{Err: protocol.AsError(err)}, true
+	}
+	return protocol.SendResult{BaseOffset: at.Base, StoreMillis: at.Millis, Duplicate: true, Queue: h.Queue}, known
+}
+
+// sequences are those of the batches that came, from the n-th on.
+func (b *standIn) sequences(n int) []batch.Sequence {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.seen[n:])
 }
 
 func (b *standIn) setScript(script func(n int, h batch.Header) *protocol.Error) {

@@ -54,7 +54,7 @@ func (p *Producer) sweep() (next int64) {
 	for _, q := range p.topics.allQueues() {
 		failures, at := q.expire(now)
 		next = min(next, at)
-		p.fail(q.Broker, failures)
+		p.fail(q, failures)
 	}
 	return next
 }

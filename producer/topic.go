@@ -44,6 +44,7 @@ type fan struct {
 	route  *client.Route
 	queues []*queue
 	names  []message.Queue
+	bands  bands // of a topic of priorities
 	err    error // why there are none
 }
 
@@ -94,6 +95,7 @@ func (ts *topics) use(t *topic, route *client.Route) *fan {
 		}
 		f.queues = append(f.queues, q)
 	}
+	f.bands = newBands(route, f.queues)
 	t.fan.Store(f)
 	return f
 }

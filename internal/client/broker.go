@@ -87,6 +87,15 @@ func (b *broker) preferNext() {
 	}
 }
 
+// Address is where a broker is called, as host:port; empty when it is not known.
+func (c *Client) Address(broker string) string {
+	b := c.brokers.get(broker)
+	if b == nil || len(b.addrs) == 0 {
+		return ""
+	}
+	return b.addrs[int(b.prefer.Load())%len(b.addrs)]
+}
+
 func (b *broker) subject(class protocol.Class) string {
 	return protocol.BrokerSubject(b.name, b.id, class)
 }
@@ -108,6 +117,21 @@ func Call[Resp any](ctx context.Context, c *Client, broker string, class protoco
 		return nil, Wrap(req.RequestCode().String(), "", broker, err)
 	}
 	return resp, nil
+}
+
+// Known returns nil when there is, or was, a broker of this name; NotFound when
+// the name servers know none.
+func (c *Client) Known(ctx context.Context, broker string) error {
+	if c.brokers.get(broker) != nil {
+		return nil
+	}
+	if _, err := c.Cluster(ctx); err != nil {
+		return err
+	}
+	if c.brokers.get(broker) == nil {
+		return protocol.Errorf(protocol.NotFound, "no name server knows broker %q: it is another cluster's, or has not been up for a while", broker)
+	}
+	return nil
 }
 
 // Start sends a request to a broker by name and returns. Done is called exactly

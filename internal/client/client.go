@@ -12,11 +12,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/rmqio/rmq/transport"
-	"github.com/rmqio/rmq/transport/protocol"
 )
 
 // leaveTimeout bounds the goodbye of Close.
@@ -26,14 +26,17 @@ const leaveTimeout = 500 * time.Millisecond
 // for concurrent use. It survives the loss of any server, and of all of them
 // for a while.
 type Client struct {
-	id      string
-	log     *slog.Logger
-	pool    *pool
-	names   *nameServers
-	brokers directory
-	routes  *routes
-	beats   *beats
-	members members
+	id string
+	// incarnation tells the client from another one with its id.
+	incarnation uint64
+	log         *slog.Logger
+	pool        *pool
+	names       *nameServers
+	brokers     directory
+	routes      *routes
+	beats       *beats
+	refusals    refusals
+	events      events
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -52,9 +55,10 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	c := &Client{id: cfg.ClientID, log: cfg.Logger, names: newNameServers(), routes: newRoutes(), beats: newBeats()}
+	c := &Client{id: cfg.ClientID, incarnation: rand.Uint64()>>11 | 1, log: cfg.Logger, names: newNameServers(), routes: newRoutes(), beats: newBeats()}
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	c.pool = newPool(transport.Options{Name: c.id, Logger: c.log, OnEvent: c.members.event, OnConnect: c.connected})
+	c.pool = newPool(transport.Options{Name: c.id, Logger: c.log, OnEvent: c.events.arrived, OnConnect: c.connected})
+	c.pool.serve = cfg.serveReplies()
 	if source.Endpoint == "" {
 		c.useNameServers(source.Addrs)
 	} else {
@@ -68,6 +72,9 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 
 // ID is the client's name among all clients.
 func (c *Client) ID() string { return c.id }
+
+// Incarnation is what tells the client from another one with its id.
+func (c *Client) Incarnation() uint64 { return c.incarnation }
 
 // Close says goodbye to the brokers that know the client, for half a second at
 // most, and ends every connection. Pending calls fail with Closed.
@@ -114,48 +121,5 @@ func (c *Client) pause(d time.Duration) bool {
 		return false
 	case <-timer.C:
 		return true
-	}
-}
-
-// members are those who want to hear of changes in groups.
-type members struct {
-	mu   sync.Mutex
-	next int
-	fns  map[int]func(protocol.MembersChangedEvent)
-}
-
-// OnMembersChanged has fn called when a broker says that the members or the
-// free queues of one of the client's groups changed; fn must not block. After
-// stop has returned, fn may still be running once more.
-func (c *Client) OnMembersChanged(fn func(protocol.MembersChangedEvent)) (stop func()) {
-	m := &c.members
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.fns == nil {
-		m.fns = map[int]func(protocol.MembersChangedEvent){}
-	}
-	id := m.next
-	m.next++
-	m.fns[id] = fn
-	return func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.fns, id)
-	}
-}
-
-func (m *members) event(f protocol.Frame) {
-	var e protocol.MembersChangedEvent
-	if f.Code != protocol.MembersChanged || protocol.Unmarshal(f.Payload, &e) != nil {
-		return
-	}
-	m.mu.Lock()
-	fns := make([]func(protocol.MembersChangedEvent), 0, len(m.fns))
-	for _, fn := range m.fns {
-		fns = append(fns, fn)
-	}
-	m.mu.Unlock()
-	for _, fn := range fns {
-		fn(e)
 	}
 }

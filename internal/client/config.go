@@ -41,6 +41,9 @@ type Config struct {
 	ClientID string
 	// Logger is silent when nil.
 	Logger *slog.Logger
+	// OnReply takes the replies that brokers bring, each a batch of one message. It
+	// must not block; its error is what the replier gets. Nil: none are taken.
+	OnReply func(batch []byte) error
 }
 
 func (cfg *Config) setDefaults() {

@@ -34,7 +34,7 @@ func Wrap(op, topic, broker string, err error) error {
 	}
 	e := &Error{Op: op, Topic: topic, Broker: broker, Code: protocol.CodeOf(err), Err: err}
 	ended := errors.Is(err, context.DeadlineExceeded)
-	if errors.Is(err, context.Canceled) || ended && e.Code == protocol.SystemError {
+	if errors.Is(err, context.Canceled) && !errors.Is(err, ErrNotSent) || ended && e.Code == protocol.SystemError {
 		e.Code = protocol.UnknownOutcome
 	}
 	e.Retryable = e.Code.Retryable() && !errors.Is(err, context.Canceled)

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -23,12 +24,14 @@ type beats struct {
 	mu        sync.Mutex
 	producers []string
 	consumers []protocol.Subscription
+	checkers  []string
+	watched   map[string]bool          // topics all of whose brokers must know of this client
 	sentTo    map[string]bool          // brokers that a producer has sent to
 	flying    map[string]chan struct{} // heartbeats under way, by broker; closed at the answer
 }
 
 func newBeats() *beats {
-	return &beats{wake: make(chan struct{}, 1), sentTo: map[string]bool{}, flying: map[string]chan struct{}{}}
+	return &beats{wake: make(chan struct{}, 1), sentTo: map[string]bool{}, watched: map[string]bool{}, flying: map[string]chan struct{}{}}
 }
 
 // used notes which brokers a producer sends to.
@@ -59,12 +62,24 @@ func (b *beats) announce(producers []string, consumers []protocol.Subscription) 
 	b.producers, b.consumers = slices.Clone(producers), slices.Clone(consumers)
 }
 
+// watch reports whether the topics have one that is new.
+func (b *beats) watch(topics []string) (some bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range topics {
+		some = some || !b.watched[t]
+		b.watched[t] = true
+	}
+	return some
+}
+
 // forget takes a group, or with "" everything, out of what heartbeats say.
 func (b *beats) forget(group string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if group == "" {
-		b.producers, b.consumers = nil, nil
+		b.producers, b.consumers, b.checkers = nil, nil, nil
+		clear(b.watched)
 		return
 	}
 	b.consumers = slices.DeleteFunc(slices.Clone(b.consumers), func(s protocol.Subscription) bool { return s.Group == group })
@@ -74,7 +89,7 @@ func (b *beats) request(id string) *protocol.HeartbeatRequest {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return &protocol.HeartbeatRequest{
-		ClientID: id, Language: "go", Version: version(), Producers: b.producers, Consumers: b.consumers,
+		ClientID: id, Language: "go", Version: version(), Producers: b.producers, Consumers: b.consumers, Checkers: b.checkers,
 	}
 }
 
@@ -88,7 +103,7 @@ func (b *beats) idle() bool {
 func (b *beats) topics() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var topics []string
+	topics := slices.Collect(maps.Keys(b.watched))
 	for _, s := range b.consumers {
 		topics = append(topics, s.Topics...)
 	}
@@ -149,6 +164,24 @@ func (c *Client) Announce(producers []string, consumers []protocol.Subscription)
 	c.beats.now()
 }
 
+// Check says that the client can be asked for the outcome of transactions of a
+// group, from now on at all brokers of the topics, whether it sends there or not.
+func (c *Client) Check(group string, topics []string) {
+	c.beats.mu.Lock()
+	c.beats.checkers = []string{group}
+	c.beats.mu.Unlock()
+	c.beats.watch(topics)
+	c.beats.now()
+}
+
+// Watch has heartbeats go to all brokers of a topic from now on, so that each of
+// them can bring what is meant for this client.
+func (c *Client) Watch(topic string) {
+	if c.beats.watch([]string{topic}) {
+		c.beats.now()
+	}
+}
+
 // Leave ends the membership in a group at all brokers; "" ends the client's
 // sessions. Heartbeats do not mention the group any more.
 func (c *Client) Leave(ctx context.Context, group string) error {
@@ -161,7 +194,7 @@ func (c *Client) Leave(ctx context.Context, group string) error {
 	var calls sync.WaitGroup
 	for i, broker := range targets {
 		calls.Go(func() {
-			req := &protocol.LeaveGroupRequest{ClientID: c.id, Group: group}
+			req := &protocol.LeaveGroupRequest{ClientID: c.id, Group: group, Incarnation: c.incarnation}
 			_, errs[i] = Call[protocol.Empty](ctx, c, broker, protocol.ClassClient, req)
 		})
 	}
@@ -219,6 +252,7 @@ func (c *Client) findSubscribed() {
 // beat sends one heartbeat to each target that has none under way.
 func (c *Client) beat() {
 	req := c.beats.request(c.id)
+	req.Incarnation = c.incarnation
 	for _, broker := range c.beatTargets() {
 		if !c.beats.takeOff(broker) {
 			continue
@@ -244,7 +278,10 @@ func (c *Client) beatOne(name string, req protocol.HeartbeatRequest) {
 		_, err = Call[protocol.HeartbeatResponse](ctx, c, name, protocol.ClassClient, &req)
 	}
 	if err != nil {
-		c.log.Debug("heartbeat is not answered", "broker", name, "error", err)
+		c.log.Debug("heartbeat is not accepted", "broker", name, "error", err)
+	}
+	if r := c.refusals.answered(name, err, time.Now()); r != nil {
+		c.log.Warn("a broker refuses this client", "broker", name, "error", r.Err)
 	}
 }
 

@@ -90,3 +90,36 @@ func TestLeave_IsLastWord(t *testing.T) {
 		t.Fatalf("got %v after leaving g, want h alone", got)
 	}
 }
+
+func TestCheck_GoesToAllBrokersOfTheTopics(t *testing.T) {
+	s := startSite(t, "")
+	a, b, other := startBroker(s, "a", "orders"), startBroker(s, "b"), startBroker(s, "c", "other")
+	c := clientOf(t, s)
+	c.Announce([]string{"shop"}, nil)
+	c.Check("shop", []string{"orders", "later"})
+	eventually(t, "a heartbeat, though nothing was sent", func() bool { return slices.Equal(a.lastBeat().Checkers, []string{"shop"}) })
+	b.setTopics(config("later"))
+	eventually(t, "a heartbeat where the topic appears", func() bool { return slices.Equal(b.lastBeat().Checkers, []string{"shop"}) })
+	if n := other.beatCount(); n != 0 {
+		t.Errorf("got %d heartbeats at a broker of another topic, want none", n)
+	}
+	if err := c.Leave(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.beatTargets()) != 0 || !c.beats.idle() || c.beats.request("").Checkers != nil {
+		t.Errorf("after the goodbye heartbeats go to %v and say %+v", c.beatTargets(), c.beats.request(""))
+	}
+}
+
+func TestWatch_GoesToAllBrokersOfTheTopic(t *testing.T) {
+	s := startSite(t, "")
+	a, b := startBroker(s, "a", "orders"), startBroker(s, "b", "orders")
+	c := clientOf(t, s)
+	c.Announce([]string{"shop"}, nil)
+	c.Start(t.Context(), "a", protocol.ClassSend, &protocol.HeartbeatRequest{}, func([]byte, error) {})
+	c.Watch("orders")
+	eventually(t, "heartbeats to both", func() bool { return a.beatCount() > 0 && b.beatCount() > 0 })
+	if got := b.lastBeat(); got.Checkers != nil {
+		t.Errorf("got checkers %v without a checker", got.Checkers)
+	}
+}

@@ -25,6 +25,7 @@ const (
 // name server's or both. Each is dialled by a goroutine that close waits for.
 type pool struct {
 	options transport.Options
+	serve   func(*transport.Conn) error // of a new connection, before it is used; nil: nothing
 	log     *slog.Logger
 	closing chan struct{}
 	dialers sync.WaitGroup
@@ -75,6 +76,11 @@ func (p *pool) dial(l *link) {
 		p.options.OnConnect()
 	}
 	conn, err := transport.Dial(l.addr, o)
+	if err == nil && p.serve != nil {
+		if err = p.serve(conn); err != nil {
+			conn.Close()
+		}
+	}
 	if err != nil {
 		l.err = protocol.Errorf(protocol.Unreachable, "dial %s: %v", l.addr, err)
 		return

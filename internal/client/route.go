@@ -57,6 +57,6 @@ func (r *Route) queues(count func(*protocol.TopicRoute) int) []message.Queue {
 func (r *Route) equal(o *Route) bool {
 	return r != nil && o != nil && slices.EqualFunc(r.Brokers, o.Brokers, func(a, b protocol.TopicRoute) bool {
 		return a.Cluster == b.Cluster && a.Broker == b.Broker && a.ID == b.ID && a.ReadQueues == b.ReadQueues &&
-			a.WriteQueues == b.WriteQueues && a.Perm == b.Perm && slices.Equal(a.Addresses, b.Addresses)
+			a.WriteQueues == b.WriteQueues && a.Perm == b.Perm && a.Type == b.Type && slices.Equal(a.Addresses, b.Addresses)
 	})
 }

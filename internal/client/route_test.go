@@ -41,6 +41,9 @@ func TestRoutes_OlderAnswerDoesNotReplaceNewer(t *testing.T) {
 	if got := r.apply("t", older, one); got != two {
 		t.Errorf("got %v, want the newer to stay", got)
 	}
+	if typed := newRoute("t", []protocol.TopicRoute{{Broker: "a", WriteQueues: 2, Type: message.Priority}}); typed.equal(two) {
+		t.Error("a route of another type is the same")
+	}
 	changed = r.changed
 	if got := r.apply("t", r.nextSeq(), newRoute("t", two.Brokers)); got != two {
 		t.Errorf("got %v, want the same route to stay what it is", got)

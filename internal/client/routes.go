@@ -335,7 +335,7 @@ func (c *Client) createTopic(ctx context.Context, topic string, brokers []protoc
 			}
 			routes[i] = &protocol.TopicRoute{
 				Cluster: b.Cluster, Broker: b.Broker, ID: b.ID, Addresses: b.Addresses,
-				ReadQueues: resp.Topic.ReadQueues, WriteQueues: resp.Topic.WriteQueues, Perm: resp.Topic.Perm,
+				ReadQueues: resp.Topic.ReadQueues, WriteQueues: resp.Topic.WriteQueues, Perm: resp.Topic.Perm, Type: resp.Topic.Type,
 			}
 		})
 	}
