@@ -13,7 +13,8 @@ import (
 // handlers take them out, the coordinator adds and removes queues. It is where
 // they meet, and safe for concurrent use. It has no goroutines.
 //
-// Queues take turns: one message of each that has some ready.
+// Queues take turns, one message of each that has some ready, or as many as
+// takeReady has room for; those whose next message has a higher priority go first.
 type buffer struct {
 	life   context.Context // of the handlers
 	order  order
@@ -21,12 +22,16 @@ type buffer struct {
 	ready  chan struct{} // something may be ready; holds one, see take
 	idled  chan struct{} // a draining queue became idle; holds one
 
+	replies *replier     // what Delivery.Reply uses; set before the first message
+	filters topicFilters // set before the first pull
+
 	mu      sync.Mutex
 	queues  map[message.Queue]*holding
-	turn    fifo[*holding] // those with something ready
+	spread  map[string]int // pulls under way of queues that have more, by broker
+	turn    turns          // those with something ready
 	retries retryHeap
 	faults  fifo[error] // for the reader of a pull consumer
-	closed  bool
+	ended   error       // what every take ends with; nil: it is open
 }
 
 // holding is a queue in the buffer, with the life of its handlers' contexts.
@@ -36,6 +41,17 @@ type holding struct {
 	cancel  context.CancelCauseFunc
 	fetcher chan<- struct{} // holds one: the queue can be pulled again
 	inTurn  bool
+	replies *replier
+}
+
+// take starts the next ready message, so that it can be replied to; nil when
+// there is none.
+func (h *holding) take() *item {
+	it := h.processQueue.take()
+	if it != nil {
+		it.replies = h.replies
+	}
+	return it
 }
 
 // newBuffer makes an empty one. The handlers' contexts descend from ctx.
@@ -43,7 +59,7 @@ func newBuffer(ctx context.Context, o order, b bounds) *buffer {
 	return &buffer{
 		life: ctx, order: o, bounds: b,
 		ready: make(chan struct{}, 1), idled: make(chan struct{}, 1),
-		queues: map[message.Queue]*holding{},
+		queues: map[message.Queue]*holding{}, spread: map[string]int{},
 	}
 }
 
@@ -64,7 +80,7 @@ func (b *buffer) hold(q *processQueue, fetcher chan<- struct{}) {
 }
 
 func (b *buffer) holdLocked(q *processQueue, fetcher chan<- struct{}) {
-	h := &holding{processQueue: q, fetcher: fetcher}
+	h := &holding{processQueue: q, fetcher: fetcher, replies: b.replies}
 	h.ctx, h.cancel = context.WithCancelCause(b.life)
 	b.queues[q.queue] = h
 	signal(fetcher)
@@ -247,10 +263,13 @@ func (b *buffer) abandon(cause error) {
 }
 
 // close lets go of everything and ends every take with ErrClosed.
-func (b *buffer) close() {
+func (b *buffer) close() { b.end(ErrClosed) }
+
+// end is close that ends takes with another error.
+func (b *buffer) end(why error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed = true
+	b.ended = why
 	for _, h := range b.queues {
 		b.loseLocked(h, errors.Join(ErrLeaseLost, ErrClosed))
 	}

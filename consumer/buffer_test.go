@@ -28,12 +28,12 @@ func holdIn(b *buffer, q message.Queue, fetcher chan<- struct{}) *processQueue {
 }
 
 func admitTo(b *buffer, q *processQueue, n int, groups ...string) {
-	b.admit(pulled{queue: q, messages: stored(q.window.next, n, groups...), next: q.window.next + int64(n), bytes: 10})
+	b.admit(pulled{queue: q, items: stored(q.window.next, n, groups...), next: q.window.next + int64(n), bytes: 10})
 }
 
 func mustTake(t *testing.T, b *buffer) *item {
 	t.Helper()
-	it, _, _, err := b.tryTake(time.Now())
+	it, _, _, err := b.tryTake(time.Now)
 	if it == nil || err != nil {
 		t.Fatalf("take: got %v, %v, want a message", it, err)
 	}
@@ -59,7 +59,7 @@ func TestBufferPause(t *testing.T) {
 	if !b.pause(true, []message.Queue{queueA}) {
 		t.Fatal("pause of a queue that is held: got false")
 	}
-	if it, _, _, _ := b.tryTake(time.Now()); it != nil {
+	if it, _, _, _ := b.tryTake(time.Now); it != nil {
 		t.Fatal("a paused queue hands a message out")
 	}
 	if d, _ := b.draft("b", time.Now()); len(d.queues) != 0 {
@@ -103,7 +103,7 @@ func TestBufferPassesTheTokenOn(t *testing.T) {
 	failed := mustTake(t, b)
 	<-b.ready // the token of admit
 	for range 2 {
-		if it, _, due, _ := b.tryTake(time.Now()); it != nil || !due.IsZero() {
+		if it, _, due, _ := b.tryTake(time.Now); it != nil || !due.IsZero() {
 			t.Fatalf("got %v and a retry at %v, want nothing", it, due)
 		}
 	}
@@ -118,7 +118,7 @@ func TestBufferPassesTheTokenOn(t *testing.T) {
 	default:
 		t.Fatal("nobody who waits knows of the retry")
 	}
-	if it, _, due, _ := b.tryTake(time.Now()); it != nil || due.IsZero() {
+	if it, _, due, _ := b.tryTake(time.Now); it != nil || due.IsZero() {
 		t.Fatalf("got %v and a retry at %v, want the time of the retry", it, due)
 	}
 }
@@ -150,7 +150,7 @@ func TestBufferLoseEndsHandlersAndIgnoresThem(t *testing.T) {
 	b := newTestBuffer(t, orderGroups)
 	q := holdIn(b, queueA, nil)
 	admitTo(b, q, 2)
-	it, life, _, _ := b.tryTake(time.Now())
+	it, life, _, _ := b.tryTake(time.Now)
 	if !b.lose(q, ErrLeaseLost) || b.lose(q, ErrLeaseLost) {
 		t.Fatal("lose: want true once")
 	}
@@ -168,7 +168,7 @@ func TestBufferLoseEndsHandlersAndIgnoresThem(t *testing.T) {
 	if got := b.uncommitted(queueA); len(got) != 1 || got[0].queue != fresh || got[0].offset != 0 {
 		t.Fatalf("uncommitted: got %v, want offset 0 of the new holding", got)
 	}
-	if b.admit(pulled{queue: q, messages: stored(2, 1), next: 3}); fresh.waiting != 0 {
+	if b.admit(pulled{queue: q, items: stored(2, 1), next: 3}); fresh.waiting != 0 {
 		t.Fatal("an answer for the lost queue reaches the new holding")
 	}
 }

@@ -27,15 +27,23 @@ const (
 	DefaultCommitInterval = time.Second
 	// DefaultConsumeTimeout is RocketMQ's.
 	DefaultConsumeTimeout = 15 * time.Minute
+	// DefaultSuspendTime is RocketMQ's (suspendCurrentQueueTimeMillis).
+	DefaultSuspendTime = time.Second
 	// DefaultRebalanceTimeout is how long a queue waits for its handlers.
 	DefaultRebalanceTimeout = 10 * time.Second
 	// DefaultShutdownTimeout is how long the end of Run waits for handlers.
 	DefaultShutdownTimeout = 30 * time.Second
 )
 
-// Subscription is a topic that a consumer reads.
+// Subscription is a topic that a consumer reads: all of it, or the messages that
+// Tag or SQL lets through. At most one of these is set.
 type Subscription struct {
 	Topic string
+	// Tag is one tag, or several: "paid || open". "*" is any, and none.
+	Tag string
+	// SQL is an expression over properties, as in SQL92: "amount > 100 AND
+	// region IN ('eu', 'us')". Package message/filter has the language.
+	SQL string
 }
 
 // Config is what a push consumer needs. Zero values mean the defaults; one way
@@ -58,7 +66,9 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Group shares the queues of the topics among its members, which must all
-	// have the same subscriptions.
+	// have the same subscriptions: one that has others is refused (ErrRefused). A
+	// group may let its members have different topics, though not different
+	// filters of one topic.
 	Group         string
 	Subscriptions []Subscription
 	// From is where a queue begins that the group has never committed.
@@ -76,6 +86,14 @@ type Config struct {
 	// ConsumeTimeout ends the context of a handler that runs for longer;
 	// negative: never. The message counts as running until the handler returns.
 	ConsumeTimeout time.Duration
+	// SuspendTime is how long a message of a message group (with Ordered, of a queue)
+	// that failed waits until it is tried again, 10 ms to 30 s.
+	SuspendTime time.Duration
+	// MaxReconsumeTimes is how often a message that fails is delivered again before it
+	// is a dead letter; negative: never; 0: as often as the group's RetryMax says, and
+	// where the message keeps its place for ever. More than RetryMax makes no
+	// difference to messages without a place to keep.
+	MaxReconsumeTimes int
 	// MaxPrefetch bounds the messages held of each queue, up to one batch more.
 	MaxPrefetch int
 	// MaxPrefetchBytes bounds the bytes held of all queues, up to one batch of
@@ -90,7 +108,7 @@ type Config struct {
 	// ShutdownTimeout is the same for the end of Run.
 	ShutdownTimeout time.Duration
 	// OnError is told of faults that reading of a queue waits on, such as
-	// damaged data, once for each; they are logged too. It is called from the
+	// damaged data, and of ErrCompressed, once for each; they are logged too. It is called from the
 	// consumer's goroutines and must not block. It may be nil.
 	OnError func(error)
 }
@@ -136,6 +154,8 @@ type settings struct {
 	client           client.Config
 	group            string
 	topics           []string
+	retry            string // that of topics which need not exist; empty: none
+	filters          topicFilters
 	from             StartPosition
 	strategy         Strategy
 	order            order
@@ -152,6 +172,7 @@ func (cfg *Config) settings() (settings, error) {
 	setDefault(&cfg.Concurrency, DefaultConcurrency)
 	setDefault(&cfg.ConsumeTimeout, DefaultConsumeTimeout)
 	setDefault(&cfg.ShutdownTimeout, DefaultShutdownTimeout)
+	setDefault(&cfg.SuspendTime, DefaultSuspendTime)
 	s := settings{
 		client: client.Config{
 			NameServers: cfg.NameServers, ConfigFile: cfg.ConfigFile, LookupEnv: cfg.LookupEnv,
@@ -165,10 +186,18 @@ func (cfg *Config) settings() (settings, error) {
 	if cfg.Ordered {
 		s.order = orderQueue
 	}
-	err := s.validate(true)
+	filters, err := filtersOf(cfg.Subscriptions)
+	s.filters, err = filters, errors.Join(s.validate(true), err)
 	if cfg.Concurrency < 1 || cfg.Concurrency > MaxConcurrency {
 		err = errors.Join(err, fmt.Errorf("%w: concurrency %d; 1 to %d are allowed", ErrIllegalConfig, cfg.Concurrency, MaxConcurrency))
 	}
+	if cfg.SuspendTime < 10*time.Millisecond || cfg.SuspendTime > 30*time.Second {
+		err = errors.Join(err, fmt.Errorf("%w: suspend time %v; 10ms to 30s are allowed", ErrIllegalConfig, cfg.SuspendTime))
+	}
+	s.retry = message.RetryTopic(s.group)
+	s.topics = append(s.topics, s.retry)
+	slices.Sort(s.topics)
+	s.topics = slices.Compact(s.topics)
 	return s, errors.Join(err, notNegative("shutdown timeout", s.shutdownTimeout))
 }
 
@@ -183,7 +212,9 @@ func (cfg *PullConfig) settings() (settings, error) {
 		maxPrefetch: cfg.MaxPrefetch, maxPrefetchBytes: cfg.MaxPrefetchBytes, commitInterval: cfg.CommitInterval,
 		rebalanceTimeout: cfg.RebalanceTimeout, log: cfg.Logger,
 	}
-	return s, s.validate(cfg.Group != "")
+	filters, err := filtersOf(cfg.Subscriptions)
+	s.filters = filters
+	return s, errors.Join(s.validate(cfg.Group != ""), err)
 }
 
 // validate fills in defaults and names every fault at once.

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,8 +43,8 @@ func TestNewPushDefaults(t *testing.T) {
 	if c.cfg.Concurrency != 20 || s.maxPrefetch != 1000 || s.maxPrefetchBytes != 64<<20 || s.commitInterval != time.Second {
 		t.Errorf("got concurrency %d, prefetch %d of %d bytes, commits every %v", c.cfg.Concurrency, s.maxPrefetch, s.maxPrefetchBytes, s.commitInterval)
 	}
-	if len(s.topics) != 2 || s.topics[0] != "a" {
-		t.Errorf("topics: got %v, want a and b", s.topics)
+	if !slices.Equal(s.topics, []string{"%RETRY%g", "a", "b"}) {
+		t.Errorf("topics: got %v, want a, b and the retry topic", s.topics)
 	}
 	if s.order != orderGroups {
 		t.Errorf("order: got %v, want by message groups", s.order)

@@ -1,13 +1,38 @@
 package consumer
 
-import "github.com/rmqio/rmq/message"
+import (
+	"time"
 
-// Delivery is a message as it is handed to the program, which may keep it. A
-// message that is delivered again to the same consumer is the same Delivery.
+	"github.com/rmqio/rmq/message"
+)
+
+// Delivery is a message as it is handed to the program, which may keep it. Its
+// body is as its producer had it; see ErrCompressed for what cannot be so. A
+// message that is delivered again to the same consumer may be the same Delivery.
 type Delivery struct {
 	message.Stored
-	// Attempt counts the deliveries of the message by this consumer, from 1.
+	// Attempt counts the deliveries of the message to the group, from 1: those before
+	// it was last given back to the broker, and those by this consumer.
 	Attempt int
+
+	replies *replier // nil: it was not delivered by a consumer
+	attempt *attempt // nil: the handler may take as long as it likes
+}
+
+// Extend gives the handler of this message so long from now, instead of what is left
+// of ConsumeTimeout. It reports false when the time is over already. It is for the
+// handler, and what it has called, while it runs.
+func (d *Delivery) Extend(by time.Duration) bool {
+	return d.attempt == nil || d.attempt.extend(by)
+}
+
+// fromBroker sets what a message that comes from a retry topic, or was read from the
+// dead letters, says of itself.
+func (d *Delivery) fromBroker() {
+	d.Attempt = d.ReconsumeTimes
+	if d.Origin != nil && message.IsReserved(d.Topic) {
+		d.Topic = d.Origin.Topic
+	}
 }
 
 // item is a message that was pulled and is not finished.
@@ -18,6 +43,11 @@ type item struct {
 	offset int64 // as the broker gave it, whatever the program does to the Delivery
 	lane   string
 	laned  bool // the messages of one lane are handled one after another
+
+	priority uint8 // see turns
+
+	held    *heldVerdict // to be given back again
+	refused int          // how often the broker did not take it back
 }
 
 // chunk is the memory that messages which were pulled together share; it is

@@ -12,6 +12,16 @@
 // A broker that is gone for a while takes nothing away: position, lease and
 // prefetched messages stay, and go on when it is back.
 //
+// A subscription may have a filter. The broker leaves out what it does not let
+// through, and the consumer looks again; offsets move past what was left out. All
+// members of a group subscribe alike, or are refused.
+//
+// Of what was pulled, the message of the highest priority is handed out first; a
+// message that is tried again keeps its priority. Low priorities may starve: as
+// long as higher ones come faster than they are consumed, lower ones wait. In a
+// topic of type PRIORITY each queue holds one band of priorities; in others a
+// message waits behind those that are before it in its queue.
+//
 // The package owns the connections of its consumers (through internal/client)
 // and their goroutines: a coordinator, a fetcher for each broker, a committer,
 // and the handlers of Push. The state of queues is kept in pure types without

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"maps"
 	"sync"
@@ -11,7 +12,8 @@ import (
 )
 
 // Lag is how many messages of each queue that is read now were not returned yet.
-// What the broker has dropped is not counted.
+// What the broker has dropped is not counted; what a filter will not let through is,
+// as long as it was not passed over.
 func (p *Pull) Lag(ctx context.Context) (map[message.Queue]int64, error) {
 	bounds, err := p.bounds(ctx)
 	if err != nil {
@@ -36,6 +38,9 @@ func (p *Pull) MessagesToEnd(ctx context.Context) iter.Seq2[*Delivery, error] {
 		case <-ctx.Done():
 			return
 		case <-p.gone:
+			if _, err := p.one(ctx); errors.Is(err, ErrRefused) {
+				yield(nil, err)
+			}
 			return
 		}
 		bounds, err := p.bounds(ctx)
@@ -50,7 +55,7 @@ func (p *Pull) MessagesToEnd(ctx context.Context) iter.Seq2[*Delivery, error] {
 		for {
 			ds, err := p.poll(ctx, 1, func() bool { return p.reached(ends) })
 			switch {
-			case err != nil && (ended(ctx, err) || !yield(nil, err)):
+			case err != nil && (ended(ctx, err) || !yield(nil, err) || errors.Is(err, ErrRefused)):
 				return
 			case err == nil && (len(ds) == 0 || !yield(ds[0], nil)):
 				return

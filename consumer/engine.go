@@ -3,11 +3,13 @@ package consumer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/rmqio/rmq/internal/client"
 	"github.com/rmqio/rmq/message"
+	"github.com/rmqio/rmq/message/compress"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
@@ -33,6 +35,10 @@ type engine struct {
 	starts starts
 	roster *roster
 
+	decoder compress.Decoder
+
+	refusal error // why the group does not take this consumer; read after run
+
 	fetchers map[string]*fetcher // the coordinator's
 	fetching sync.WaitGroup
 }
@@ -46,36 +52,58 @@ type placer interface {
 
 // newEngine makes one that is to be run. The life of handlers is ctx's.
 func newEngine(ctx context.Context, s settings, c *client.Client, placed chan struct{}) *engine {
-	return &engine{
+	e := &engine{
 		settings: s, client: c, wake: make(chan struct{}, 1), placed: placed,
 		buffer:   newBuffer(ctx, s.order, bounds{count: s.maxPrefetch, bytes: s.maxPrefetchBytes}),
 		starts:   newStarts(s.from, time.Now()),
 		fetchers: map[string]*fetcher{},
 		roster:   newRoster(),
 	}
+	e.buffer.replies, e.buffer.filters = newReplier(c), s.filters
+	return e
 }
 
 // run works until ctx ends; then it drains: nothing is pulled any more, what
 // runs may finish for up to the shutdown timeout, what is finished is committed,
-// and the group is left. That ends early when after ends. The error is that of
-// the last commit or the leave.
+// and the group is left. That ends early when after ends. It all ends by itself when
+// the group refuses this consumer. The error is that of the last commit or the leave.
 func (e *engine) run(ctx, after context.Context, p placer) error {
 	if e.group == "" {
 		e.coordinate(ctx, p)
 		e.fetching.Wait()
 		return nil
 	}
+	ctx, refuse := context.WithCancelCause(ctx)
+	defer refuse(nil)
+	e.client.OnRefused(func(r client.Refusal) { e.refused(r, refuse) })
 	commits, stopCommits := context.WithCancel(after)
 	defer stopCommits()
 	var committer sync.WaitGroup
 	committer.Go(func() { e.commitLoop(commits) })
-	e.client.Announce(nil, []protocol.Subscription{{Group: e.group, Topics: e.topics}})
+	e.client.Announce(nil, []protocol.Subscription{{Group: e.group, Topics: e.topics, Filters: e.filters.announced(), Start: e.starts.announced()}})
 	e.coordinate(ctx, p)
+	if cause := context.Cause(ctx); errors.Is(cause, ErrRefused) {
+		e.refusal = cause
+	}
 	e.fetching.Wait()
 	e.drain(after)
 	stopCommits()
 	committer.Wait()
 	return e.leave(after)
+}
+
+// refused ends a consumer that its group does not take. One that was a member goes
+// on asking: it was away, and others came meanwhile.
+func (e *engine) refused(r client.Refusal, end context.CancelCauseFunc) {
+	if r.Final {
+		e.log.Error("the group refuses this consumer", "group", e.group, "error", r.Err)
+		end(fmt.Errorf("%w: %w", ErrRefused, r.Err))
+		return
+	}
+	e.log.Warn("the group refuses this consumer for now, trying again", "group", e.group, "error", r.Err)
+	if e.onFault != nil {
+		e.onFault(r.Err)
+	}
 }
 
 // coordinate keeps the queues in place.

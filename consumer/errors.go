@@ -25,6 +25,10 @@ var (
 	// ErrHasGroup is returned by Assign on a member of a group: there the group
 	// decides who reads which queue.
 	ErrHasGroup = errors.New("the group assigns the queues")
+	// ErrRefused is returned by a consumer that its group does not take: a member
+	// has other subscriptions, or another client has its ClientID. The text names
+	// both; protocol.Conflict is in the chain.
+	ErrRefused = errors.New("the group refuses this consumer")
 	// ErrLeaseLost is the cause (context.Cause) of the end of a handler's context
 	// when its queue belongs to another consumer now, or was reset. What the
 	// handler returns is of no concern then: the message is delivered again.

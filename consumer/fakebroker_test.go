@@ -77,6 +77,8 @@ type fakeBroker struct {
 	pulls     []protocol.PullRequest
 	// refuse, when set, answers a pull of a queue; nil goes on.
 	refuse func(q protocol.PullQueue) *protocol.Error
+	// takeBack answers what is given back.
+	takeBack func(r *protocol.SendBackRequest) (*protocol.SendBackResponse, error)
 }
 
 const fakeName = "fake"
@@ -132,6 +134,9 @@ func (b *fakeBroker) serve(conn *transport.Conn) {
 	transport.Handle(control, b.sync)
 	transport.Handle(control, b.commit)
 	transport.Handle(control, b.offsets)
+	transport.Handle(control, func(_ context.Context, r *protocol.SendBackRequest) (*protocol.SendBackResponse, error) {
+		return b.takeBack(r)
+	})
 	transport.Handle(pull, b.pull)
 	for class, mux := range map[protocol.Class]*transport.Mux{protocol.ClassClient: control, protocol.ClassPull: pull} {
 		if _, err := transport.Serve(conn, protocol.BrokerSubject(fakeName, 0, class), transport.Limits{}, mux); err != nil {

@@ -14,8 +14,9 @@ import (
 // pullGrace is how much longer than a pull's wait its answer may take.
 const pullGrace = 5 * time.Second
 
-// fetcher pulls from one broker. A pull asks for all queues that have room and
-// waits at the broker for messages. A queue that gets room, or is taken up,
+// fetcher pulls from one broker. Queues of which the broker has more are spread
+// over some pulls, so that one is decoded while others are answered. All others
+// that have room are in one, which waits at the broker for messages. A queue that gets room, or is taken up,
 // while a pull waits is pulled at once in another one beside it: pulls under
 // way are always for different queues, so none is ever cancelled for the sake
 // of another, and a queue waits in one at most. Queues whose pulls end together
@@ -55,7 +56,7 @@ func (f *fetcher) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if next := f.pull(ctx, time.Now()); !next.IsZero() {
+		if next := f.pullAll(ctx, time.Now()); !next.IsZero() {
 			timer.Reset(time.Until(next))
 		}
 		select {
@@ -83,16 +84,22 @@ func (f *fetcher) takeMore() {
 	}
 }
 
-// pull begins a pull if any queue can be pulled. It returns when to try again
+// pullAll begins pulls until no queue can be pulled. It returns when to try again
 // without being asked; zero: when something happens.
-func (f *fetcher) pull(ctx context.Context, now time.Time) (next time.Time) {
+func (f *fetcher) pullAll(ctx context.Context, now time.Time) (next time.Time) {
 	if now.Before(f.pauseTo) {
 		return f.pauseTo
 	}
-	d, next := f.engine.buffer.draft(f.broker, now)
-	if len(d.queues) == 0 {
-		return next
+	for {
+		d, next := f.engine.buffer.draft(f.broker, now)
+		if len(d.queues) == 0 {
+			return next
+		}
+		f.pull(ctx, d)
 	}
+}
+
+func (f *fetcher) pull(ctx context.Context, d draft) {
 	if f.engine.group != "" {
 		d.request.Group, d.request.ClientID = f.engine.group, f.engine.client.ID()
 	}
@@ -103,7 +110,6 @@ func (f *fetcher) pull(ctx context.Context, now time.Time) (next time.Time) {
 		case <-ctx.Done():
 		}
 	})
-	return next
 }
 
 func (f *fetcher) call(ctx context.Context, d draft) answer {

@@ -16,51 +16,75 @@ const (
 	pullWait = 20 * time.Second
 	// pullBytes is the most that one pull asks for.
 	pullBytes = 1 << 20
+	// pullsAtOnce is over how many pulls the queues of a broker are spread of which
+	// it has more: while one is answered others cross the network and are decoded.
+	// Above it there is nothing to gain.
+	pullsAtOnce = 8
 )
 
 // draft is a pull to be made: of the queues, in the order of the request.
 type draft struct {
+	broker  string
 	queues  []*processQueue
+	spread  bool // of queues that the broker has more of
 	request protocol.PullRequest
+	filters []*topicFilter // those of the request
 }
 
-// draft makes a pull of all queues of a broker that have room and are in no
-// other pull. Next is when a queue that is being left alone may be pulled.
-// Queues come in random order, so that none is always served first.
+// draft makes a pull of queues of a broker that have room and are in no other
+// pull: of some of those known to have more, as long as there may be another pull
+// of such, else of all others. Next is when a queue that is being left alone may
+// be pulled. Queues come in random order, so
+// that none is always served first.
 func (b *buffer) draft(broker string, now time.Time) (d draft, next time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	share := b.shareLocked()
+	share, all := b.shareLocked(), 0
+	var behind, others []*processQueue
 	for _, h := range b.queues {
+		if h.queue.Broker != broker {
+			continue
+		}
+		all++
 		switch {
-		case h.queue.Broker != broker || h.pulling || !h.room(share):
+		case h.pulling || !h.room(share):
 		case h.retryAt.After(now):
 			if next.IsZero() || h.retryAt.Before(next) {
 				next = h.retryAt
 			}
+		case h.behind:
+			behind = append(behind, h.processQueue)
 		default:
-			h.pulling = true
-			d.add(h.processQueue)
+			others = append(others, h.processQueue)
 		}
 	}
-	half := share.half()
-	d.request.WaitMillis = pullWait.Milliseconds()
-	d.request.MaxBytes = int64(min(half.bytes*max(len(d.queues), 1), pullBytes))
-	d.request.MaxCount = int64(half.count)
+	d.broker, d.queues = broker, others
+	if len(behind) > 0 && b.spread[broker] < pullsAtOnce {
+		b.spread[broker]++
+		d.spread, d.queues = true, behind[:min(len(behind), (all+pullsAtOnce-1)/pullsAtOnce)]
+	}
+	d.ask(share.half())
+	d.sift(b.filters)
 	return d, next
 }
 
-func (d *draft) add(q *processQueue) {
-	d.queues = append(d.queues, q)
-	d.request.Queues = append(d.request.Queues, protocol.PullQueue{
-		Topic: q.queue.Topic, Queue: q.queue.ID, Offset: q.window.next, Fence: q.fence,
-	})
+// ask makes the request. Each queue has so much room.
+func (d *draft) ask(room bounds) {
+	for _, q := range d.queues {
+		q.pulling = true
+		d.request.Queues = append(d.request.Queues, protocol.PullQueue{
+			Topic: q.queue.Topic, Queue: q.queue.ID, Offset: q.window.next, Fence: q.fence,
+		})
+	}
+	d.request.WaitMillis = pullWait.Milliseconds()
+	d.request.MaxBytes = int64(min(room.bytes*max(len(d.queues), 1), pullBytes))
+	d.request.MaxCount = int64(room.count)
 }
 
 // pulled is what a pull brought for one queue.
 type pulled struct {
 	queue    *processQueue
-	messages []message.Stored
+	items    []item
 	next     int64
 	min, end int64
 	bytes    int
@@ -81,20 +105,31 @@ func (d *draft) decode(resp *protocol.PullResponse, broker string) []pulled {
 		if r.Err != nil {
 			p.err = r.Err
 		} else {
-			p.messages, p.err = decodeBatches(r.Batches, broker)
+			p.items, p.err = decodeBatches(r.Batches, broker)
+			p.items = d.wanted(r.Index, p.items)
 		}
 		list = append(list, p)
 	}
 	return list
 }
 
-func decodeBatches(b []byte, broker string) (messages []message.Stored, err error) {
-	for len(b) > 0 {
-		if messages, b, err = batch.Decode(messages, b, broker); err != nil {
-			return nil, fmt.Errorf("%w: %w", protocol.Damaged, err)
-		}
+// decodeBatches decodes into the items themselves, which are made at once: a
+// message is large beside a short body, and to move it costs more than to decode
+// it.
+func decodeBatches(b []byte, broker string) ([]item, error) {
+	n, err := batch.VerifyAll(b)
+	items := make([]item, 0, n)
+	place := func() *message.Stored {
+		items = items[:len(items)+1]
+		return &items[len(items)-1].Stored
 	}
-	return messages, nil
+	for err == nil && len(b) > 0 {
+		b, err = batch.DecodeVerified(b, broker, place)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", protocol.Damaged, err)
+	}
+	return items, nil
 }
 
 // landed ends a pull: its queues may be part of the next.
@@ -103,6 +138,9 @@ func (b *buffer) landed(d draft) {
 	defer b.mu.Unlock()
 	for _, q := range d.queues {
 		q.pulling = false
+	}
+	if d.spread {
+		b.spread[d.broker]--
 	}
 }
 
@@ -116,8 +154,8 @@ func (b *buffer) admit(p pulled) bool {
 		return true
 	}
 	before := h.window.next
-	h.admit(p.messages, p.next, p.bytes)
-	h.failures = 0
+	h.admit(p.items, p.next, p.bytes)
+	h.failures, h.behind = 0, p.next < p.end
 	if h.window.next == before && h.state == queueOpen {
 		return false
 	}

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -69,7 +70,7 @@ func TestDraftAsksForNoMoreThanThereIsRoomFor(t *testing.T) {
 		t.Fatalf("got %d bytes and %d messages, want 500 and 5: half of the bounds", d.request.MaxBytes, d.request.MaxCount)
 	}
 	b.landed(d)
-	b.admit(pulled{queue: d.queues[0], messages: stored(0, 1), next: 1, bytes: 251})
+	b.admit(pulled{queue: d.queues[0], items: stored(0, 1), next: 1, bytes: 251})
 	if d, _ := b.draft("b", time.Now()); len(d.queues) != 1 {
 		t.Fatalf("got %d queues, want 1: the other has more than half of its share", len(d.queues))
 	}
@@ -110,8 +111,8 @@ func TestDecode(t *testing.T) {
 	if len(list) != 2 {
 		t.Fatalf("got %d queues, want 2: the third was not asked for", len(list))
 	}
-	if got := list[0]; got.err != nil || len(got.messages) != 3 || got.messages[2].QueueOffset != 12 || got.messages[2].Queue != queueA {
-		t.Fatalf("good queue: got %d messages, %v", len(got.messages), got.err)
+	if got := list[0]; got.err != nil || len(got.items) != 3 || got.items[2].QueueOffset != 12 || got.items[2].Queue != queueA {
+		t.Fatalf("good queue: got %d messages, %v", len(got.items), got.err)
 	}
 	if !errors.Is(list[1].err, protocol.Damaged) || !errors.Is(list[1].err, batch.ErrCorrupt) {
 		t.Fatalf("damaged queue: got %v, want Damaged", list[1].err)
@@ -147,5 +148,76 @@ func TestAdmitWithoutProgress(t *testing.T) {
 	}
 	if !b.admit(pulled{queue: q, next: 3}) {
 		t.Fatal("an answer that moves on without messages: got no progress")
+	}
+}
+
+// Queues with a backlog are spread over pulls; those without wait in one.
+func TestDraftSpreadsABacklog(t *testing.T) {
+	b := newBuffer(t.Context(), orderFree, bounds{count: 100, bytes: 1 << 20})
+	t.Cleanup(b.close)
+	const queues = 2*pullsAtOnce + 4
+	for i := range queues {
+		holdIn(b, message.Queue{Topic: "t", Broker: "b", ID: i}, nil)
+	}
+	first, _ := b.draft("b", time.Now())
+	if len(first.queues) != queues {
+		t.Fatalf("before anything is known: got %d queues, want all %d", len(first.queues), queues)
+	}
+	b.landed(first)
+	for i, q := range first.queues {
+		p := pulled{queue: q, items: stored(0, 1), next: 1, end: 1, bytes: 1}
+		if i >= 4 {
+			p.end = 2 // there is more
+		}
+		b.admit(p)
+	}
+	var sizes []int
+	var drafts []draft
+	for d, _ := b.draft("b", time.Now()); len(d.queues) > 0; d, _ = b.draft("b", time.Now()) {
+		sizes, drafts = append(sizes, len(d.queues)), append(drafts, d)
+	}
+	if want := []int{3, 3, 3, 3, 3, 1, 4}; !slices.Equal(sizes, want) {
+		t.Fatalf("got pulls of %v queues, want %v: a part of all each, then those without more", sizes, want)
+	}
+	// Queues that get room one by one never make more pulls than there may be.
+	for _, d := range drafts {
+		b.landed(d)
+	}
+	for _, q := range first.queues {
+		q.paused = true
+	}
+	pulls := 0
+	for _, q := range first.queues[4:] {
+		q.paused = false
+		if d, _ := b.draft("b", time.Now()); len(d.queues) > 0 {
+			pulls++
+		}
+	}
+	if pulls != pullsAtOnce {
+		t.Fatalf("got %d pulls at once, want %d", pulls, pullsAtOnce)
+	}
+}
+
+// A reader that asks for many gets runs, so that a queue is emptied, and pulled,
+// while another one's messages are read.
+func TestTakeReadyTakesRuns(t *testing.T) {
+	b := newTestBuffer(t, orderFree)
+	admitTo(b, holdIn(b, queueA, nil), 3)
+	admitTo(b, holdIn(b, queueB, nil), 3)
+	items, err := b.takeReady(4)
+	if err != nil || len(items) != 4 {
+		t.Fatalf("got %d messages, %v, want 4", len(items), err)
+	}
+	for i, want := range []message.Queue{queueA, queueA, queueA, queueB} {
+		if items[i].queue.queue != want {
+			t.Fatalf("message %d: got one of %v, want %v", i, items[i].queue.queue, want)
+		}
+	}
+	if items, _ := b.takeReady(4); len(items) != 2 {
+		t.Fatalf("then: got %d messages, want 2", len(items))
+	}
+	b.close()
+	if _, err := b.takeReady(4); !errors.Is(err, ErrClosed) {
+		t.Fatalf("closed: got %v", err)
 	}
 }

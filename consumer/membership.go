@@ -63,6 +63,9 @@ func (e *engine) findRoutes(ctx context.Context, missing map[string]bool) (route
 			continue
 		case errors.Is(err, protocol.TopicNotFound):
 			e.starts.see(topic, nil)
+			if topic == e.retry {
+				continue // nothing has failed yet
+			}
 			if !missing[topic] {
 				e.log.Warn("topic does not exist, waiting for it", "topic", topic)
 			}
@@ -233,7 +236,7 @@ func (m *membership) sync(ctx context.Context, plan map[string][]share) bool {
 // syncOne is not cut short by the end of ctx: a sync that overtakes the leave
 // after it would take up leases that nobody holds any more.
 func (m *membership) syncOne(ctx context.Context, broker string, s share) ([]protocol.Lease, error) {
-	req := &protocol.SyncLeasesRequest{ClientID: m.self, Group: m.engine.group, Topic: s.topic, Queues: []int{}}
+	req := &protocol.SyncLeasesRequest{ClientID: m.self, Group: m.engine.group, Topic: s.topic, Queues: []int{}, Incarnation: m.engine.client.Incarnation()}
 	for _, q := range s.queues {
 		req.Queues = append(req.Queues, q.ID)
 	}

@@ -35,6 +35,7 @@ type processQueue struct {
 
 	paused   bool
 	pulling  bool // is part of a pull under way
+	behind   bool // the broker had more when it was pulled last
 	retryAt  time.Time
 	failures int // of pulls in a row
 }
@@ -58,21 +59,23 @@ func newProcessQueue(queue message.Queue, fence uint64, start, committed int64, 
 
 // admit takes in the messages of one pull, in the order of their offsets, and
 // moves on to next. Messages that were taken in before are skipped.
-func (q *processQueue) admit(messages []message.Stored, next int64, bytes int) {
+func (q *processQueue) admit(items []item, next int64, bytes int) {
 	if q.state != queueOpen {
 		return
 	}
-	for len(messages) > 0 && messages[0].QueueOffset < q.window.next {
-		messages = messages[1:]
+	for len(items) > 0 && items[0].QueueOffset < q.window.next {
+		items = items[1:]
 	}
-	items, c := make([]item, len(messages)), &chunk{bytes: bytes, left: len(messages)}
-	for i := range messages {
+	c := &chunk{bytes: bytes, left: len(items)}
+	for i := range items {
 		it := &items[i]
-		it.Stored, it.queue, it.chunk, it.offset = messages[i], q, c, messages[i].QueueOffset
-		it.lane, it.laned = q.order.lane(&messages[i])
+		it.queue, it.chunk, it.offset = q, c, it.QueueOffset
+		it.lane, it.laned = q.order.lane(&it.Stored)
+		it.priority = levelOf(&it.Stored)
+		it.fromBroker()
 		q.add(it)
 	}
-	if len(messages) > 0 {
+	if len(items) > 0 {
 		q.bytes += bytes
 	}
 	q.window.skip(next)

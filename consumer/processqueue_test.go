@@ -11,8 +11,8 @@ import (
 )
 
 // stored makes messages with offsets from first on; the groups are cycled.
-func stored(first int64, n int, groups ...string) []message.Stored {
-	messages := make([]message.Stored, n)
+func stored(first int64, n int, groups ...string) []item {
+	messages := make([]item, n)
 	for i := range messages {
 		messages[i].QueueOffset = first + int64(i)
 		if len(groups) > 0 {

@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,9 +58,10 @@ func NewPull(ctx context.Context, cfg PullConfig) (*Pull, error) {
 }
 
 func (p *Pull) run(reading, life context.Context) {
+	defer p.hurry()
 	defer p.engine.client.Close()
-	defer p.engine.buffer.close()
 	p.lastErr = p.engine.run(reading, life, p.placer())
+	p.engine.buffer.end(cmp.Or(p.engine.refusal, ErrClosed))
 }
 
 func (p *Pull) placer() placer {
@@ -77,6 +79,10 @@ func (p *Pull) autoCommit() bool { return !p.cfg.ManualCommit || p.cfg.Group == 
 // that it should.
 func (p *Pull) Ready() <-chan struct{} { return p.engine.placed }
 
+// Ended is closed when the consumer has ended: it was closed, or its group refuses
+// it; then Poll returns ErrRefused.
+func (p *Pull) Ended() <-chan struct{} { return p.gone }
+
 // Assigned lists the queues that are read now, sorted.
 func (p *Pull) Assigned() []message.Queue { return p.engine.buffer.held() }
 
@@ -91,15 +97,17 @@ func (p *Pull) Assign(queues ...message.Queue) error {
 }
 
 // Messages yields one message after another and waits for the next, until ctx
-// ends, the consumer is closed, or the loop is left. An error tells that a queue
+// ends, the consumer is closed, or the loop is left. ErrRefused is the last. Another
+// error tells that a queue
 // cannot be read for now, with protocol.Damaged or protocol.NoPermission for
 // example; the other queues go on, and that one is tried again. Queues take
-// turns; within each, messages come in the order of their offsets.
+// turns, those whose next message has a higher priority first; within each,
+// messages come in the order of their offsets.
 func (p *Pull) Messages(ctx context.Context) iter.Seq2[*Delivery, error] {
 	return func(yield func(*Delivery, error) bool) {
 		for {
 			d, err := p.one(ctx)
-			if ended(ctx, err) || !yield(d, err) {
+			if ended(ctx, err) || !yield(d, err) || errors.Is(err, ErrRefused) {
 				return
 			}
 		}
@@ -120,7 +128,7 @@ func ended(ctx context.Context, err error) bool {
 }
 
 // Poll waits until there is a message and returns up to max, at least one, that
-// are there.
+// are there: as many of one queue as it has, of equal priority, then of the next.
 // Without ManualCommit, those returned before count as processed now. The errors
 // are those of Messages, ctx's, and ErrClosed.
 func (p *Pull) Poll(ctx context.Context, max int) ([]*Delivery, error) {
@@ -149,20 +157,21 @@ func (p *Pull) poll(ctx context.Context, max int, done func() bool) ([]*Delivery
 }
 
 // takeSome takes what is there.
-func (p *Pull) takeSome(max int) ([]*Delivery, error) {
-	var ds []*Delivery
-	for len(ds) == 0 || len(ds) < max {
-		it, _, _, err := p.engine.buffer.tryTake(time.Now())
-		if err != nil {
-			return ds, err
-		}
-		if it == nil {
-			break
-		}
-		ds = append(ds, &it.Delivery)
-		p.mu.Lock()
-		p.returned = append(p.returned, it)
-		p.mu.Unlock()
+func (p *Pull) takeSome(most int) ([]*Delivery, error) {
+	items, err := p.engine.buffer.takeReady(max(most, 1))
+	if len(items) == 0 {
+		return nil, err
+	}
+	ds := make([]*Delivery, len(items))
+	for i, it := range items {
+		ds[i] = p.engine.open(it)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.returned) == 0 {
+		p.returned = items
+	} else {
+		p.returned = append(p.returned, items...)
 	}
 	return ds, nil
 }

@@ -7,16 +7,21 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
-// Handler processes one message. Nil finishes it. An error, or a panic, has it
-// delivered again to this consumer, after 1 s and then twice as long each time
-// up to 30 s; the group's offset does not pass it meanwhile, and the messages of
-// its message group (with Ordered, of its queue) wait behind it. Retry topics
-// kept by the broker, and dead letters, do not exist yet.
+// Handler processes one message. Nil finishes it. With an error, or a panic, the
+// broker delivers it again later, to any member of the group, when the group's policy
+// says, or RetryAfter; and when that was often enough, or with ErrReject, it is a dead
+// letter. Nothing waits for it meanwhile, and the group's offset passes it as soon as
+// the broker has it.
 //
-// The context ends when the message has run for ConsumeTimeout, when its queue
+// A message of a message group (with Ordered, any message) keeps its place: it is
+// tried again by this consumer, after SuspendTime, and the messages of its group (with
+// Ordered, of its queue) wait behind it. It is a dead letter with ErrReject or after
+// MaxReconsumeTimes.
+//
+// The context ends when the message has run for ConsumeTimeout, which Delivery.Extend
+// moves, when its queue
 // is lost (ErrLeaseLost) or the consumer's drain has taken too long
 // (ErrShutdown); not when the context of Run ends, for then running handlers
 // may finish.
@@ -57,6 +62,7 @@ func (c *Push) Ready() <-chan struct{} { return c.ready }
 // commits, gives its queues back and leaves the group. Messages that were pulled
 // and not handed out are dropped; their new owner gets them. When Run returns,
 // no goroutine of the consumer runs; a handler that does not return holds it up.
+// It ends by itself, with ErrRefused, when the group does not take the consumer.
 func (c *Push) Run(ctx context.Context) error {
 	if c.started.Swap(true) {
 		return fmt.Errorf("run consumer of group %q: %w", c.cfg.Group, ErrClosed)
@@ -71,35 +77,52 @@ func (c *Push) Run(ctx context.Context) error {
 	e := newEngine(life, c.settings, cl, c.ready)
 	var handlers sync.WaitGroup
 	for range c.cfg.Concurrency {
-		handlers.Go(func() { c.handle(life, e.buffer) })
+		handlers.Go(func() { c.handle(life, e) })
 	}
 	e.run(ctx, context.WithoutCancel(ctx), newMembership(e)) // its error is logged
 	e.buffer.close()
 	handlers.Wait()
+	if e.refusal != nil {
+		return fmt.Errorf("consumer of group %q: %w", c.cfg.Group, e.refusal)
+	}
 	return nil
 }
 
 // handle hands out messages until the buffer is closed.
-func (c *Push) handle(ctx context.Context, b *buffer) {
+func (c *Push) handle(ctx context.Context, e *engine) {
+	b := e.buffer
+	var done *item
 	for {
-		it, life, err := b.take(ctx)
+		it, life, err := b.takeNext(ctx, done)
 		if err != nil {
 			return
 		}
-		if err := c.call(life, &it.Delivery); err != nil {
-			c.failed(b, it, err)
-			continue
+		if done = it; !c.process(life, e, it) {
+			done = nil
 		}
-		b.finish(it)
 	}
+}
+
+// process reports whether the message is finished. One that was given back without
+// an answer is not handled again, but given back again.
+func (c *Push) process(ctx context.Context, e *engine, it *item) (finished bool) {
+	if h := it.held; h != nil {
+		it.Attempt--
+		return c.settle(ctx, e, it, h.verdict, h.err)
+	}
+	err := c.call(ctx, e.open(it))
+	if err == nil {
+		return true
+	}
+	return c.settle(ctx, e, it, c.judge(it, err), err)
 }
 
 // call runs the handler; a panic is an error.
 func (c *Push) call(ctx context.Context, d *Delivery) (err error) {
 	if c.cfg.ConsumeTimeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.cfg.ConsumeTimeout)
-		defer cancel()
+		a := newAttempt(ctx, c.cfg.ConsumeTimeout)
+		defer a.end()
+		ctx, d.attempt = a, a
 	}
 	defer func() {
 		if v := recover(); v != nil {
@@ -107,15 +130,4 @@ func (c *Push) call(ctx context.Context, d *Delivery) (err error) {
 		}
 	}()
 	return c.handler(ctx, d)
-}
-
-func (c *Push) failed(b *buffer, it *item, err error) {
-	pause := doubled(handlerRetryFirst, handlerRetryMost, it.Attempt)
-	log := c.settings.log.With("topic", it.queue.queue.Topic, "broker", it.queue.queue.Broker, "queue", it.queue.queue.ID,
-		"offset", it.offset, "message_id", it.ID, "attempt", it.Attempt, "error", err)
-	if b.fail(it, time.Now().Add(pause)) {
-		log.Warn("handler failed, the message is delivered again", "pause", pause)
-		return
-	}
-	log.Warn("handler failed, the message is left to the queue's next owner")
 }

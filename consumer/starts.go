@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rmqio/rmq/internal/client"
@@ -37,6 +38,9 @@ func (s *starts) see(topic string, queues []message.Queue) {
 }
 
 func (s *starts) of(q message.Queue) StartPosition {
+	if strings.HasPrefix(q.Topic, message.RetryPrefix) {
+		return Earliest() // what failed was not processed, whenever it failed
+	}
 	seen, ok := s.first[q.Topic]
 	if s.from.kind != startLatest || !ok {
 		return s.from
@@ -45,6 +49,21 @@ func (s *starts) of(q message.Queue) StartPosition {
 		return AtTime(s.since.Add(time.Millisecond)) // the first one that is wholly after the start
 	}
 	return AtTime(s.since.Add(-clockSkew))
+}
+
+// announced is what brokers are told, so that they know what there is to consume
+// before the group has committed anything.
+func (s *starts) announced() *protocol.Start {
+	switch s.from.kind {
+	case startEarliest:
+		return &protocol.Start{Target: protocol.ResetToEarliest}
+	case startOffset:
+		return &protocol.Start{Target: protocol.ResetToOffset, Value: s.from.offset}
+	case startTime:
+		return &protocol.Start{Target: protocol.ResetToTime, Value: s.from.at.UnixMilli()}
+	default:
+		return &protocol.Start{Target: protocol.ResetToTime, Value: s.since.UnixMilli() + 1}
+	}
 }
 
 // startsAt asks a broker for the offsets of start positions. Queues whose offset

@@ -10,11 +10,18 @@ import (
 // Whoever leaves passes the token of b.ready on when there is more to do, so
 // that one that waits always knows of what is ready and of the next retry.
 func (b *buffer) take(ctx context.Context) (*item, context.Context, error) {
+	return b.takeNext(ctx, nil)
+}
+
+// takeNext is take that ends a message for good first, if there is one: quick
+// handlers meet at the mutex, and so come there once for each message.
+func (b *buffer) takeNext(ctx context.Context, done *item) (*item, context.Context, error) {
 	for {
-		it, life, due, err := b.tryTake(time.Now())
+		it, life, due, err := b.exchange(done, time.Now)
 		if it != nil || err != nil {
 			return it, life, err
 		}
+		done = nil
 		if err := b.await(ctx, due); err != nil {
 			return nil, nil, err
 		}
@@ -23,14 +30,24 @@ func (b *buffer) take(ctx context.Context) (*item, context.Context, error) {
 
 // tryTake is take without waiting: without a message, due is the time of the
 // next retry, or zero.
-func (b *buffer) tryTake(now time.Time) (it *item, life context.Context, due time.Time, err error) {
+func (b *buffer) tryTake(now func() time.Time) (it *item, life context.Context, due time.Time, err error) {
+	return b.exchange(nil, now)
+}
+
+// exchange is finish, if there is something done, and tryTake.
+func (b *buffer) exchange(done *item, now func() time.Time) (it *item, life context.Context, due time.Time, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed {
-		signal(b.ready)
-		return nil, nil, due, ErrClosed
+	if done != nil {
+		b.finishLocked(done.queue, done)
 	}
-	b.retryLocked(now)
+	if b.ended != nil {
+		signal(b.ready)
+		return nil, nil, due, b.ended
+	}
+	if len(b.retries) > 0 { // rarely, and to look at the clock takes long
+		b.retryLocked(now())
+	}
 	if len(b.retries) > 0 {
 		due = b.retries[0].at
 	}
@@ -42,7 +59,7 @@ func (b *buffer) tryTake(now time.Time) (it *item, life context.Context, due tim
 	it = h.take() // makes room when messages go to a reader
 	b.roomMadeLocked(h, hadRoom)
 	b.takeTurnLocked(h)
-	if b.turn.len() > 0 || len(b.retries) > 0 {
+	if !b.turn.empty() || len(b.retries) > 0 {
 		signal(b.ready)
 	}
 	return it, h.ctx, due, nil
@@ -67,8 +84,7 @@ func (b *buffer) await(ctx context.Context, due time.Time) error {
 
 // nextLocked is the queue whose turn it is.
 func (b *buffer) nextLocked() *holding {
-	for b.turn.len() > 0 {
-		h := b.turn.pop()
+	for h := b.turn.pop(); h != nil; h = b.turn.pop() {
 		h.inTurn = false
 		if h.takable() {
 			return h
@@ -93,21 +109,68 @@ func (b *buffer) readyLocked(h *holding) {
 	}
 }
 
+// takeReady takes up to so many ready messages, in runs: as many of a queue as
+// there are of the priority that it has its turn for, then of the next. A queue
+// that is emptied is pulled while the others' messages are read.
+func (b *buffer) takeReady(most int) (items []*item, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended != nil {
+		signal(b.ready)
+		return nil, b.ended
+	}
+	for len(items) < most {
+		h := b.nextLocked()
+		if h == nil {
+			break
+		}
+		items = b.takeRunLocked(h, items, most)
+	}
+	if !b.turn.empty() {
+		signal(b.ready)
+	}
+	return items, nil
+}
+
+func (b *buffer) takeRunLocked(h *holding, items []*item, most int) []*item {
+	if items == nil {
+		items = make([]*item, 0, min(most, h.ready.len()))
+	}
+	hadRoom, priority := b.roomLocked(h), h.priority()
+	for len(items) < most && h.takable() && h.priority() >= priority {
+		items = append(items, h.take())
+	}
+	b.roomMadeLocked(h, hadRoom)
+	b.takeTurnLocked(h)
+	return items
+}
+
 // finish ends messages for good.
 func (b *buffer) finish(items ...*item) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, it := range items {
-		h := b.holdingLocked(it.queue)
-		hadRoom := h != nil && b.roomLocked(h)
-		it.queue.finish(it)
-		if h == nil {
-			continue
+	for len(items) > 0 {
+		n := 1
+		for n < len(items) && items[n].queue == items[0].queue {
+			n++
 		}
-		b.readyLocked(h)
-		b.settledLocked(h)
-		b.roomMadeLocked(h, hadRoom)
+		b.finishLocked(items[0].queue, items[:n]...)
+		items = items[n:]
 	}
+}
+
+func (b *buffer) finishLocked(q *processQueue, items ...*item) {
+	h := b.holdingLocked(q)
+	hadRoom := h != nil && b.roomLocked(h)
+	for _, it := range items {
+		q.finish(it)
+	}
+	if h == nil {
+		return
+	}
+	b.readyLocked(h)
+	b.settledLocked(h)
+	b.roomMadeLocked(h, hadRoom)
 }
 
 // roomMadeLocked tells the fetcher when a queue without room has some now.

@@ -27,14 +27,30 @@ func (w *window) skip(next int64) { w.next = max(w.next, next) }
 
 // finish marks an offset that add took in.
 func (w *window) finish(offset int64) {
-	i := sort.Search(w.marks.len(), func(i int) bool { return w.marks.at(i).offset >= offset })
-	if i == w.marks.len() || w.marks.at(i).offset != offset {
+	i := w.find(offset)
+	if i < 0 {
 		return
 	}
 	w.marks.at(i).finished = true
 	for w.marks.len() > 0 && w.marks.front().finished {
 		w.marks.pop()
 	}
+}
+
+// find is where the mark of an offset is; -1 when there is none.
+func (w *window) find(offset int64) int {
+	n := w.marks.len()
+	if n == 0 {
+		return -1
+	}
+	i := int(offset - w.marks.front().offset)
+	if i < 0 || i >= n || w.marks.at(i).offset != offset { // there are gaps
+		i = sort.Search(n, func(i int) bool { return w.marks.at(i).offset >= offset })
+	}
+	if i == n || w.marks.at(i).offset != offset {
+		return -1
+	}
+	return i
 }
 
 // lowest is the lowest offset that is not finished; next when all are.
