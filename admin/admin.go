@@ -1,6 +1,26 @@
-// Package admin is the SDK for operators: it creates, changes, describes and
-// deletes topics and consumer groups, resets offsets, and tells how the cluster
-// is. It owns a client connection and no state of the cluster: every answer is
+// Package admin is the SDK for operators, and all that the rmq command stands on. An
+// Admin talks to the brokers of a cluster, to all of them or to those of a Target:
+//
+//   - topics: CreateTopic, AlterTopic, DeleteTopic, ListTopics, DescribeTopic (with
+//     the offsets of each queue), TopicRoute, TopicNames
+//   - messages: Messages finds them by key, id or place in the log, MessageAt reads
+//     one offset, Newest looks at the end of a topic; none of them consumes
+//   - held messages: Delayed, Recall, Transactions and what decides them
+//   - consumer groups: CreateGroup, AlterGroup, DeleteGroup, ListGroups,
+//     DescribeGroup, GroupLag (exact, queue by queue)
+//   - offsets: ResetOffsets, SkipBacklog, CloneOffsets
+//   - clients: Clients and Client, with their subscriptions and the queues they own
+//   - quotas: ListQuotas, SetQuota, DeleteQuota
+//   - the cluster: Cluster, NameServers, Health
+//
+// A change goes to every broker of the target at once. With DryRun nothing is
+// changed and the answer is what would be. When some brokers made the change and
+// others did not, the error is a PartialError; trying again is safe. Questions fail
+// when one of the brokers asked does not answer: half an answer would pass for a
+// whole one. Refusals are matched by their code, as in
+// errors.Is(err, protocol.TopicNotFound).
+//
+// The package owns a client connection and no state of the cluster: every answer is
 // asked for anew. It neither sends nor consumes messages.
 package admin
 
@@ -13,6 +33,7 @@ import (
 	"time"
 
 	"github.com/rmqio/rmq/internal/client"
+	"github.com/rmqio/rmq/message/compress"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
@@ -39,7 +60,8 @@ type Config struct {
 // Admin talks to all brokers of a cluster. It is safe for concurrent use; make
 // one with New and end it with Close.
 type Admin struct {
-	client *client.Client
+	client  *client.Client
+	decoder compress.Decoder
 }
 
 // New checks the configuration. It needs no running server; the calls do.

@@ -20,6 +20,9 @@ var (
 	// ErrBrokerNotFound is returned when a broker was chosen by a name that the
 	// name server does not know.
 	ErrBrokerNotFound = errors.New("broker not found")
+	// ErrBadHandle is returned for a text that was never the handle of a delayed
+	// message or a transaction, or is not whole.
+	ErrBadHandle = client.ErrBadHandle
 )
 
 // PartialError is returned when a change was made on some brokers and not on

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/rmqio/rmq/internal/client"
@@ -16,6 +17,9 @@ type Group struct {
 	Name string
 	// ConsumeEnabled is false when one broker refuses the group's pulls.
 	ConsumeEnabled bool
+	// RetryMax and RetryPolicy are those of the first broker; see protocol.GroupConfig.
+	RetryMax    int
+	RetryPolicy protocol.RetryPolicy
 	// Brokers are those that have the group, sorted.
 	Brokers []string
 	// Members are the clients in the group, sorted by id.
@@ -33,6 +37,15 @@ func (g *Group) Lag() int64 {
 	return n
 }
 
+// LagMillis is the age of the oldest of them; 0 when there is none.
+func (g *Group) LagMillis() int64 {
+	var oldest int64
+	for _, q := range g.Queues {
+		oldest = max(oldest, q.LagMillis)
+	}
+	return oldest
+}
+
 // QueueLag is a group's progress in one queue.
 type QueueLag struct {
 	Group  string `json:"group"`
@@ -43,8 +56,10 @@ type QueueLag struct {
 	Committed int64 `json:"committed"`
 	Min       int64 `json:"min"`
 	End       int64 `json:"end"`
-	// Lag is how many messages are there and not consumed. A queue without a
-	// committed offset counts all it has.
+	// Lag is how many messages are there to consume, counted by the broker at one
+	// moment. In a queue without a committed offset it counts from where its owner
+	// begins, without one from where the first of the members does, and while the
+	// group has no members all that is there.
 	Lag int64 `json:"lag"`
 	// LagMillis is the age of the oldest of them; 0 when there is none.
 	LagMillis int64 `json:"lagMillis"`
@@ -56,8 +71,7 @@ func newQueueLag(group, broker string, o protocol.GroupOffset) QueueLag {
 	return QueueLag{
 		Group: group, Topic: o.Topic, Broker: broker, Queue: o.Queue,
 		Committed: o.Committed, Min: o.Min, End: o.End,
-		Lag:       max(0, o.End-max(o.Committed, o.Min)),
-		LagMillis: o.LagMillis, Owner: o.Owner,
+		Lag: o.Lag, LagMillis: o.LagMillis, Owner: o.Owner,
 	}
 }
 
@@ -163,12 +177,22 @@ func (a *Admin) ListGroups(ctx context.Context, t Target) ([]Group, error) {
 			byName[s.Name].add(x.broker, s)
 		}
 	}
+	if err := a.complete(ctx, brokers, byName); err != nil {
+		return nil, err
+	}
 	return sortedValues(byName, func(g *Group) string { return g.Name }), nil
 }
 
 // DescribeGroup gives one group; GroupNotFound when no broker of the target has it.
 func (a *Admin) DescribeGroup(ctx context.Context, name string, t Target) (*Group, error) {
-	found, err := a.findGroup(ctx, name, t)
+	if err := message.CheckGroup(name); err != nil {
+		return nil, err
+	}
+	brokers, err := a.masters(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	found, err := a.groupOn(ctx, name, brokers)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +200,53 @@ func (a *Admin) DescribeGroup(ctx context.Context, name string, t Target) (*Grou
 	for _, x := range found {
 		g.add(x.broker, x.value)
 	}
-	return g, nil
+	return g, a.complete(ctx, brokers, map[string]*Group{name: g})
+}
+
+// complete adds the queues that groups have to read on brokers where they have
+// never read their topics.
+func (a *Admin) complete(ctx context.Context, brokers []string, groups map[string]*Group) error {
+	requests := make(map[string]*protocol.ListGroupsRequest)
+	for _, g := range groups {
+		for broker, topics := range g.unread(brokers) {
+			if requests[broker] == nil {
+				requests[broker] = &protocol.ListGroupsRequest{}
+			}
+			requests[broker].Reading = append(requests[broker].Reading, protocol.GroupTopics{Group: g.Name, Topics: topics})
+		}
+	}
+	answers := ask(ctx, slices.Sorted(maps.Keys(requests)), func(ctx context.Context, broker string) (*protocol.ListGroupsResponse, error) {
+		return client.Call[protocol.ListGroupsResponse](ctx, a.client, broker, protocol.ClassAdmin, requests[broker])
+	})
+	for _, x := range answers {
+		if x.err != nil {
+			return x.err
+		}
+		for _, s := range x.value.Groups {
+			groups[s.Name].read(x.broker, s.Queues)
+		}
+	}
+	return nil
+}
+
+// unread are the group's topics, sorted, that brokers said nothing of.
+func (g *Group) unread(brokers []string) map[string][]string {
+	said := make(map[string]map[string]bool)
+	for _, q := range g.Queues {
+		if said[q.Topic] == nil {
+			said[q.Topic] = make(map[string]bool)
+		}
+		said[q.Topic][q.Broker] = true
+	}
+	topics := make(map[string][]string)
+	for _, t := range slices.Sorted(maps.Keys(said)) {
+		for _, b := range brokers {
+			if !said[t][b] {
+				topics[b] = append(topics[b], t)
+			}
+		}
+	}
+	return topics
 }
 
 // GroupLag gives a group's progress in all its queues.
@@ -190,6 +260,9 @@ func (a *Admin) GroupLag(ctx context.Context, name string, t Target) ([]QueueLag
 
 // add takes in what one broker knows of the group.
 func (g *Group) add(broker string, s protocol.GroupStatus) {
+	if len(g.Brokers) == 0 {
+		g.RetryMax, g.RetryPolicy = s.RetryMax, s.RetryPolicy
+	}
 	g.Brokers = append(g.Brokers, broker)
 	g.ConsumeEnabled = g.ConsumeEnabled && s.ConsumeEnabled
 	for _, m := range s.Members {
@@ -198,7 +271,11 @@ func (g *Group) add(broker string, s protocol.GroupStatus) {
 		}
 	}
 	slices.SortFunc(g.Members, func(a, b protocol.Member) int { return cmp.Compare(a.ClientID, b.ClientID) })
-	for _, o := range s.Queues {
+	g.read(broker, s.Queues)
+}
+
+func (g *Group) read(broker string, queues []protocol.GroupOffset) {
+	for _, o := range queues {
 		g.Queues = append(g.Queues, newQueueLag(g.Name, broker, o))
 	}
 	slices.SortFunc(g.Queues, compareQueues)

@@ -36,7 +36,8 @@ func (q *MessageQuery) matches(m *message.Stored) bool {
 
 // Messages yields all messages that match, newest first, asking for more as they
 // are taken: those of one broker by their place in its log, those of different
-// brokers by the time they were stored. An error says what could not be searched;
+// brokers by the time they were stored. A body is as its producer had it; one that
+// cannot be decompressed is as it was stored, with its Compression. An error says what could not be searched;
 // what comes after it is found all the same.
 func (a *Admin) Messages(ctx context.Context, q MessageQuery, t Target) iter.Seq2[message.Stored, error] {
 	return func(yield func(message.Stored, error) bool) {
@@ -71,7 +72,7 @@ func (a *Admin) messagesOn(ctx context.Context, q MessageQuery, broker string) i
 			case err != nil:
 				fail(err)
 				return
-			case !yieldMatches(resp.Batches, broker, q, yield):
+			case !a.yieldMatches(resp.Batches, broker, q, yield):
 				return
 			case resp.Damage != "" && !fail(protocol.Errorf(protocol.Damaged, "%s", resp.Damage)):
 				return
@@ -87,7 +88,7 @@ func (a *Admin) messagesOn(ctx context.Context, q MessageQuery, broker string) i
 const queryPage = 64
 
 // yieldMatches reports whether more is wanted.
-func yieldMatches(b []byte, broker string, q MessageQuery, yield func(message.Stored, error) bool) bool {
+func (a *Admin) yieldMatches(b []byte, broker string, q MessageQuery, yield func(message.Stored, error) bool) bool {
 	var messages []message.Stored
 	for len(b) > 0 {
 		var err error
@@ -95,7 +96,11 @@ func yieldMatches(b []byte, broker string, q MessageQuery, yield func(message.St
 			return yield(message.Stored{}, client.Wrap("query messages", q.Topic, broker, err))
 		}
 		for _, m := range slices.Backward(messages) {
-			if q.matches(&m) && !yield(m, nil) {
+			if !q.matches(&m) {
+				continue
+			}
+			a.decoder.Open(&m.Message) // which else stays as it was stored
+			if !yield(m, nil) {
 				return false
 			}
 		}
@@ -103,7 +108,8 @@ func yieldMatches(b []byte, broker string, q MessageQuery, yield func(message.St
 	return true
 }
 
-// MessageAt reads the message at an offset of a queue. Errors: OffsetOutOfRange
+// MessageAt reads the message at an offset of a queue, with its body as those of
+// Messages. Errors: OffsetOutOfRange
 // when the queue has none there, ErrBrokerNotFound, TopicNotFound, QueueNotFound.
 func (a *Admin) MessageAt(ctx context.Context, q message.Queue, offset int64) (message.Stored, error) {
 	fail := func(err error) (message.Stored, error) {
@@ -128,6 +134,7 @@ func (a *Admin) MessageAt(ctx context.Context, q message.Queue, offset int64) (m
 	}
 	for _, m := range messages {
 		if m.QueueOffset == offset {
+			a.decoder.Open(&m.Message) // which else stays as it was stored
 			return m, nil
 		}
 	}

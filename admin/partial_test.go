@@ -26,16 +26,3 @@ func TestOutcome_OfAChange(t *testing.T) {
 		t.Errorf("got %q, want %q", err, want)
 	}
 }
-
-func TestQueueLag_CountsWhatIsThere(t *testing.T) {
-	for _, c := range []struct {
-		committed, min, end, lag int64
-	}{
-		{-1, 0, 0, 0}, {-1, 0, 10, 10}, {-1, 4, 10, 6}, {3, 0, 10, 7}, {3, 5, 10, 5}, {10, 0, 10, 0}, {12, 0, 10, 0},
-	} {
-		q := newQueueLag("g", "b", protocol.GroupOffset{Committed: c.committed, Min: c.min, End: c.end})
-		if q.Lag != c.lag {
-			t.Errorf("%+v: got %d", c, q.Lag)
-		}
-	}
-}

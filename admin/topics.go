@@ -30,6 +30,10 @@ type TopicSpec struct {
 	// KeepUntilConsumed keeps messages beyond that until every group that reads
 	// the topic has consumed them, and while no group reads it.
 	KeepUntilConsumed bool
+	// Type is the kind of messages that the topic takes; empty: message.Mixed.
+	Type message.Kind
+	// Quota bounds what each broker takes for the topic; 0: no bound.
+	Quota protocol.Rates
 }
 
 func (s TopicSpec) config() protocol.TopicConfig {
@@ -41,6 +45,9 @@ func (s TopicSpec) config() protocol.TopicConfig {
 
 		RetentionMillis:   s.RetentionMillis,
 		KeepUntilConsumed: s.KeepUntilConsumed,
+
+		Type:  s.Type,
+		Quota: s.Quota,
 	}
 }
 
@@ -52,6 +59,11 @@ type TopicPatch struct {
 	// RetentionMillis and KeepUntilConsumed are as in TopicSpec.
 	RetentionMillis   *int64
 	KeepUntilConsumed *bool
+	// Type is as in TopicSpec. It holds for what is sent from then on: messages
+	// that are in the topic stay.
+	Type *message.Kind
+	// Quota is a change of the topic's quota.
+	Quota RatesPatch
 }
 
 func (p TopicPatch) apply(c protocol.TopicConfig) protocol.TopicConfig {
@@ -70,6 +82,10 @@ func (p TopicPatch) apply(c protocol.TopicConfig) protocol.TopicConfig {
 	if p.KeepUntilConsumed != nil {
 		c.KeepUntilConsumed = *p.KeepUntilConsumed
 	}
+	if p.Type != nil && cmp.Or(*p.Type, message.Mixed) != cmp.Or(c.Type, message.Mixed) {
+		c.Type = *p.Type
+	}
+	c.Quota = p.Quota.apply(c.Quota)
 	return c
 }
 

@@ -21,6 +21,9 @@ const (
 	benchPub = "pub"
 	benchSub = "sub"
 	benchE2E = "e2e"
+	benchTx  = "tx"
+	// benchDelay is benchE2E with delayed messages.
+	benchDelay = "delay"
 )
 
 // Limits and defaults of `rmq bench`.
@@ -28,6 +31,7 @@ const (
 	// benchTopic is the name that RocketMQ's own benchmarks use.
 	benchTopic      = "BenchmarkTest"
 	benchWindow     = 16384
+	benchTxWindow   = 256 // each has a goroutine
 	benchPoll       = 1024
 	maxBenchClients = 10000
 	maxBenchWindow  = 1 << 24
@@ -53,10 +57,11 @@ type benchFlags struct {
 	group    string
 	from     string
 	idle     time.Duration
+	delay    time.Duration
 }
 
 func (a *app) benchCommand() *cobra.Command {
-	return noun("bench", "Measure a running server", a.benchPubCommand(), a.benchSubCommand(), a.benchE2ECommand())
+	return noun("bench", "Measure a running server", a.benchPubCommand(), a.benchSubCommand(), a.benchE2ECommand(), a.benchTxCommand(), a.benchDelayCommand())
 }
 
 func (a *app) benchPubCommand() *cobra.Command {
@@ -100,6 +105,31 @@ in this process. Without --rate what is measured is mostly how long messages que
   rmq bench e2e --rate 10000
   rmq bench e2e --rate 50000 --size 128 --duration 1m -o json`)
 	f.declareSending(c)
+	return c
+}
+
+func (a *app) benchTxCommand() *cobra.Command {
+	f := benchFlags{verb: benchTx, topics: 1}
+	c := a.benchVerb(&f, "Measure transactions: from the half message to the commit's answer", `Measure transactions: from the half message to the commit's answer.
+
+  rmq bench tx --window 64
+  rmq bench tx --rate 1000 -o json`)
+	f.declareSending(c)
+	c.Flags().Lookup("window").DefValue = strconv.Itoa(benchTxWindow)
+	f.window = benchTxWindow
+	return c
+}
+
+func (a *app) benchDelayCommand() *cobra.Command {
+	f := benchFlags{verb: benchDelay, topics: 1, from: "latest"}
+	c := a.benchVerb(&f, "Measure delayed messages: how late they arrive", `Measure delayed messages: how late they arrive at a consumer, counted from the
+time that they were to be delivered at. Producer, broker and consumer should have
+one clock.
+
+  rmq bench delay --rate 1000 --delay 2s
+  rmq bench delay --count 100000 --delay 10s`)
+	f.declareSending(c)
+	c.Flags().DurationVar(&f.delay, "delay", 3*time.Second, "how long each message is delayed")
 	return c
 }
 
@@ -167,6 +197,10 @@ func (f *benchFlags) checkTimes() error {
 		return usagef("--warmup %s: want 0 (none) or more", f.warmup)
 	case f.idle <= 0:
 		return usagef("--idle-timeout %s: want more than 0", f.idle)
+	case f.verb == benchDelay && (f.delay <= 0 || f.delay > message.MaxDelay):
+		return usagef("--delay %s: want more than 0 and at most %s", f.delay, message.MaxDelay)
+	case f.verb == benchTx && f.batch > 1:
+		return usagef("--batch %d: a transaction has one message", f.batch)
 	case f.rate < 0 || math.IsNaN(f.rate) || math.IsInf(f.rate, 0):
 		return usagef("--rate %v: want 0 (no limit) or more", f.rate)
 	}
@@ -175,7 +209,7 @@ func (f *benchFlags) checkTimes() error {
 
 func (f *benchFlags) checkSize() error {
 	least := byteSize(0)
-	if f.verb == benchE2E {
+	if f.verb == benchE2E || f.verb == benchDelay {
 		least = stampBytes
 	}
 	if f.size < least && f.verb != benchSub || f.size > message.MaxBodyBytes {
@@ -192,11 +226,11 @@ func (a *app) bench(ctx context.Context, f benchFlags) error {
 	}
 	var err error
 	switch f.verb {
-	case benchPub:
+	case benchPub, benchTx:
 		err = b.pub(ctx)
 	case benchSub:
 		err = b.sub(ctx)
-	case benchE2E:
+	case benchE2E, benchDelay:
 		err = b.e2e(ctx)
 	}
 	if err != nil && !b.began() {

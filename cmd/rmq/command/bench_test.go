@@ -94,7 +94,7 @@ func TestBench_CountsEachMessageOnce(t *testing.T) {
 	if r := c.benchmarked("sub --count 5000 --clients 2"); r.Messages != sent || r.Errors != 0 {
 		t.Errorf("got %+v", r)
 	}
-	for _, line := range []string{"e2e", "e2e --clients 2 --rate 50000", "e2e --batch 5"} {
+	for _, line := range []string{"e2e", "e2e --clients 2 --rate 50000", "e2e --batch 5", "delay --delay 20ms", "tx", "tx --sync --clients 2"} {
 		checkBench(t, line, c.benchmarked(line+each), 500)
 	}
 	if out := c.ok("topic list -o name"); out != "BenchmarkTest\nMany-0\nMany-1\nMany-2\n" {

@@ -76,15 +76,21 @@ func (e *endToEnd) measure(ctx context.Context, consumers []*consumer.Pull) erro
 	return err
 }
 
-// stamped is a message of its own with the time at which it is due.
+// stamped is a message of its own with the time at which it is due: at the
+// consumer, if it is delayed.
 func (e *endToEnd) stamped(t turn) *message.Message {
-	body := make([]byte, e.flags.size)
-	binary.BigEndian.PutUint64(body, e.run)
-	binary.BigEndian.PutUint64(body[8:], uint64(t.at))
-	if t.counted {
-		body[16] = 1
+	m := &message.Message{Topic: e.flags.topic, Body: make([]byte, e.flags.size)}
+	if e.flags.delay > 0 {
+		// A message has its time to the millisecond.
+		m.DeliverAt = e.begun.Add(t.at + e.flags.delay).Truncate(time.Millisecond)
+		t.at = m.DeliverAt.Sub(e.begun)
 	}
-	return &message.Message{Topic: e.flags.topic, Body: body}
+	binary.BigEndian.PutUint64(m.Body, e.run)
+	binary.BigEndian.PutUint64(m.Body[8:], uint64(t.at))
+	if t.counted {
+		m.Body[16] = 1
+	}
+	return m
 }
 
 func (e *endToEnd) receive(ctx context.Context, c *consumer.Pull, t *tally) {
@@ -125,7 +131,7 @@ func (e *endToEnd) drain(ctx context.Context) {
 		if now := e.received.Load(); now != before {
 			before, since = now, time.Now()
 		}
-		if time.Since(since) > e.flags.idle {
+		if time.Since(since) > e.flags.idle+e.flags.delay {
 			return
 		}
 		select {

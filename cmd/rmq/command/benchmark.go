@@ -12,6 +12,7 @@ import (
 
 	"github.com/rmqio/rmq/admin"
 	"github.com/rmqio/rmq/internal/machine"
+	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/producer"
 	"github.com/rmqio/rmq/transport/protocol"
 )
@@ -30,7 +31,10 @@ type benchmark struct {
 }
 
 func newBenchmark(a *app, f benchFlags) *benchmark {
-	of := map[string]string{benchPub: "send to acknowledgement", benchSub: "store to receive", benchE2E: "send to receive"}
+	of := map[string]string{
+		benchPub: "send to acknowledgement", benchSub: "store to receive", benchE2E: "send to receive",
+		benchTx: "half message to commit", benchDelay: "time of delivery to receive",
+	}
 	b := &benchmark{app: a, flags: f, latencyOf: of[f.verb], first: f.warmup}
 	for range f.clients {
 		b.tallies = append(b.tallies, newTally())
@@ -192,7 +196,12 @@ func (f *benchFlags) settings() benchSettings {
 
 // newProducer opens a producer whose sends give up after --timeout.
 func (b *benchmark) newProducer(ctx context.Context) (*producer.Producer, error) {
-	return b.app.newProducer(ctx, pubFlags{sendTimeout: b.app.reach.timeout})
+	cfg := producer.Config{SendTimeout: b.app.reach.timeout}
+	if b.flags.verb == benchTx {
+		cfg.TransactionTopics = b.topics()
+		cfg.Checker = func(context.Context, *message.Stored) producer.Decision { return producer.Commit }
+	}
+	return b.app.newProducer(ctx, cfg)
 }
 
 // benchBody is a body as RocketMQ's benchmarks have it: letters and digits in no

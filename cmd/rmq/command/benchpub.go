@@ -98,14 +98,14 @@ func (b *benchmark) send(ctx context.Context, clients []*sendingClient) {
 // lanes is how many goroutines of a client send: one, or, when calls with
 // several messages are to be under way at once, one for each call.
 func (c *sendingClient) lanes() int {
-	if c.flags.sync || c.flags.batch == 1 {
+	if c.flags.sync || c.flags.callsBack() {
 		return 1
 	}
 	return max(1, c.flags.window/c.flags.batch)
 }
 
 func (c *sendingClient) run(ctx context.Context) {
-	if !c.flags.sync && c.flags.batch == 1 {
+	if !c.flags.sync && c.flags.callsBack() {
 		c.sendAsync(ctx)
 		return
 	}
@@ -129,13 +129,22 @@ func (c *sendingClient) call(ctx context.Context, t turn) error {
 	}
 	c.mu.Unlock()
 	var err error
-	if t.n == 1 {
+	switch {
+	case c.flags.verb == benchTx:
+		_, err = c.producer.SendInTransaction(ctx, ms[0], commits)
+	case t.n == 1:
 		_, err = c.producer.Send(ctx, ms[0])
-	} else {
+	default:
 		_, err = c.producer.SendBatch(ctx, ms)
 	}
 	return err
 }
+
+// commits is a local transaction that has nothing to do.
+func commits(context.Context) (producer.Decision, error) { return producer.Commit, nil }
+
+// callsBack reports that a call sends one message and does not wait.
+func (f *benchFlags) callsBack() bool { return f.batch == 1 && f.verb != benchTx }
 
 func (c *sendingClient) answered(t turn, err error) {
 	if err == nil {

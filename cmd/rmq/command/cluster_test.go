@@ -245,9 +245,9 @@ func TestGroupLag_WatchEndsWithTheContext(t *testing.T) {
 		done <- Run(ctx, c.args("group lag --watch=10ms"), strings.NewReader(""), w, io.Discard)
 		w.Close()
 	}()
-	for range 2 {
-		if line := next(t, r); !strings.HasPrefix(line, "TOPIC") {
-			t.Fatalf("got %q", line)
+	for _, want := range []string{"TOPIC", "", "TOPIC"} { // an empty line between the blocks
+		if line := next(t, r); !strings.HasPrefix(line, want) || want == "" && line != "" {
+			t.Fatalf("got %q, want %q", line, want)
 		}
 	}
 	cancel()

@@ -104,8 +104,8 @@ Start a server, send a message, read it:
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root)
 	root.AddCommand(
-		a.serverCommand(), a.pubCommand(), a.subCommand(),
-		a.topicCommand(), a.groupCommand(), a.messageCommand(), a.storeCommand(), a.clusterCommand(), a.namesrvCommand(),
+		a.serverCommand(), a.pubCommand(), a.subCommand(), a.requestCommand(), a.replyCommand(),
+		a.topicCommand(), a.groupCommand(), a.dlqCommand(), a.clientCommand(), a.quotaCommand(), a.messageCommand(), a.txCommand(), a.storeCommand(), a.clusterCommand(), a.namesrvCommand(),
 		a.benchCommand(), a.errorsCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	root.SetHelpCommand(helpCommand(root))

@@ -14,8 +14,9 @@ import (
 )
 
 func (a *app) groupCommand() *cobra.Command {
-	c := noun("group", "Consumer groups: list, describe, lag, reset, create, delete",
-		a.groupList(), a.groupDescribe(), a.groupLag(), a.groupReset(), a.groupCreate(), a.groupDelete())
+	c := noun("group", "Consumer groups: list, describe, lag, reset, skip, clone, create, alter, delete",
+		a.groupList(), a.groupDescribe(), a.groupLag(), a.groupClients(), a.groupReset(), a.groupSkip(), a.groupClone(),
+		a.groupCreate(), a.groupAlter(), a.groupDelete())
 	c.Aliases = []string{"groups"}
 	return c
 }
@@ -94,6 +95,8 @@ type groupView struct {
 	Group          string           `json:"group"`
 	ConsumeEnabled bool             `json:"consumeEnabled"`
 	Lag            int64            `json:"lag"`
+	RetryMax       int              `json:"retryMax"` // 0: the default, 16; -1: none
+	RetryPolicy    string           `json:"retryPolicy"`
 	Brokers        []string         `json:"brokers"`
 	Members        []memberRow      `json:"members"`
 	Queues         []admin.QueueLag `json:"queues"`
@@ -102,6 +105,7 @@ type groupView struct {
 func newGroupView(g *admin.Group) *groupView {
 	v := &groupView{
 		Group: g.Name, ConsumeEnabled: g.ConsumeEnabled, Lag: g.Lag(), Brokers: g.Brokers,
+		RetryMax: g.RetryMax, RetryPolicy: policyText(g.RetryPolicy),
 		Members: []memberRow{}, Queues: append([]admin.QueueLag{}, g.Queues...),
 	}
 	owned := make(map[string]int)
@@ -137,7 +141,7 @@ func (a *app) groupDescribe() *cobra.Command {
 
 func (v *groupView) write(w io.Writer, headers bool) error {
 	err := writeFields(w, "group", v.Group, "enabled", fmt.Sprint(v.ConsumeEnabled),
-		"lag", number(v.Lag), "brokers", strings.Join(v.Brokers, ", "))
+		"lag", number(v.Lag), "retries", retryMaxText(v.RetryMax)+", "+v.RetryPolicy, "brokers", strings.Join(v.Brokers, ", "))
 	if err != nil {
 		return err
 	}
@@ -196,17 +200,24 @@ func groupError(ctx context.Context, ad *admin.Admin, name string, err error) er
 
 func (a *app) groupCreate() *cobra.Command {
 	var t admin.Target
+	var retries retryFlags
 	cfg := protocol.GroupConfig{}
 	c := &cobra.Command{
 		Use: "create GROUP", Short: "Create a consumer group; the first consumer does it too",
 		Args: takes("GROUP"),
-		RunE: a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error {
-			cfg.Name = args[0]
-			changes, err := ad.CreateGroup(ctx, cfg, t)
-			return a.changed(err, func() error { return a.printGroupChanges(args[0], changes, t.DryRun) })
-		}),
 	}
+	c.RunE = a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error {
+		var err error
+		cfg.Name, cfg.RetryMax = args[0], retries.max
+		if cfg.RetryPolicy, err = parsePolicy(retries.policy); err != nil {
+			return err
+		}
+		changes, err := ad.CreateGroup(ctx, cfg, t)
+		return a.changed(err, func() error { return a.printGroupChanges(args[0], changes, t.DryRun) })
+	})
 	c.Flags().BoolVar(&cfg.ConsumeEnabled, "consume", true, "let the group consume")
+	c.Flags().BoolVar(&cfg.PerMemberSubscriptions, "per-member-subscriptions", false, perMemberUsage)
+	retries.declare(c)
 	changeFlags(c, &t)
 	return c
 }
@@ -238,14 +249,19 @@ func (a *app) groupDelete() *cobra.Command {
 
 // groupSettings are a group's settings on one broker. The fields are API.
 type groupSettings struct {
-	ConsumeEnabled bool `json:"consumeEnabled"`
+	ConsumeEnabled         bool `json:"consumeEnabled"`
+	PerMemberSubscriptions bool `json:"perMemberSubscriptions"`
+	// RetryMax is 0 for the default, 16, and -1 for none.
+	RetryMax    int    `json:"retryMax"`
+	RetryPolicy string `json:"retryPolicy"`
 }
 
 func newGroupSettings(c *protocol.GroupConfig) *groupSettings {
 	if c == nil {
 		return nil
 	}
-	return &groupSettings{ConsumeEnabled: c.ConsumeEnabled}
+	return &groupSettings{ConsumeEnabled: c.ConsumeEnabled, PerMemberSubscriptions: c.PerMemberSubscriptions,
+		RetryMax: c.RetryMax, RetryPolicy: policyText(c.RetryPolicy)}
 }
 
 // groupChangeRow is what happened to a group on one broker. The fields are API.
@@ -271,6 +287,7 @@ func (a *app) printGroupChanges(group string, changes []admin.GroupChange, dryRu
 
 func groupChangeTable() table[groupChangeRow] {
 	enabled := func(s *groupSettings) string { return fmt.Sprint(s.ConsumeEnabled) }
+	retries := func(s *groupSettings) string { return retryMaxText(s.RetryMax) + ", " + s.RetryPolicy }
 	return table[groupChangeRow]{
 		name: func(r groupChangeRow) string { return r.Group },
 		columns: []column[groupChangeRow]{
@@ -278,6 +295,7 @@ func groupChangeTable() table[groupChangeRow] {
 			{title: "BROKER", cell: func(r groupChangeRow) string { return r.Broker }},
 			{title: "ACTION", cell: func(r groupChangeRow) string { return actionText(r.Action, r.DryRun) }},
 			{title: "ENABLED", cell: func(r groupChangeRow) string { return transition(r.Before, r.After, enabled) }},
+			{title: "RETRIES", cell: func(r groupChangeRow) string { return transition(r.Before, r.After, retries) }, wide: true},
 		},
 	}
 }

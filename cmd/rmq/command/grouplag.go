@@ -1,42 +1,61 @@
 package command
 
 import (
+	"bytes"
 	"context"
-	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rmqio/rmq/admin"
-	"github.com/rmqio/rmq/transport/protocol"
 )
 
 // clearScreen moves a terminal's cursor home and wipes what is below.
 const clearScreen = "\x1b[H\x1b[2J"
 
+// What `rmq group lag` can be summed up by.
+const (
+	byQueue = "queue"
+	byTopic = "topic"
+	byGroup = "group"
+)
+
 func (a *app) groupLag() *cobra.Command {
 	var t admin.Target
 	var watch time.Duration
+	var by string
 	c := &cobra.Command{
 		Use: "lag [GROUP]", Short: "How far consumer groups are behind, queue by queue",
+		Long: `How far consumer groups are behind, in messages and by the age of the oldest
+message that waits. A queue that the group has never committed shows - and all
+that its members would read; while it has none, all that is there.`,
+		Example: `  rmq group lag billing
+  rmq group lag --by group --watch=5s`,
 		Args:              takes("[GROUP]"),
 		ValidArgsFunction: a.completeGroups,
 	}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		show := a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error {
+		if !slices.Contains([]string{byQueue, byTopic, byGroup}, by) {
+			return usagef("--by %q: want %s, %s or %s", by, byGroup, byTopic, byQueue)
+		}
+		show := func(ctx context.Context, ad *admin.Admin, args []string) error {
 			rows, err := lagRows(ctx, ad, args, t)
 			if err != nil {
 				return err
 			}
-			return printList(a, rows, lagTable())
-		})
-		if !c.Flags().Changed("watch") {
-			return show(cmd, args)
+			return a.printLag(rows, by)
 		}
-		return a.watch(cmd, watch, func() error { return show(cmd, args) })
+		if !c.Flags().Changed("watch") {
+			return a.withAdmin(show)(cmd, args)
+		}
+		return a.watch(cmd.Context(), watch, show, args)
 	}
 	c.Flags().DurationVarP(&watch, "watch", "w", 0, "show it again every `INTERVAL`, until interrupted")
 	c.Flags().Lookup("watch").NoOptDefVal = "2s"
+	c.Flags().StringVar(&by, "by", byQueue, "a line for each `WHAT`: group, topic or queue")
+	complete(c, "by", byGroup, byTopic, byQueue)
 	targetFlags(c, &t)
 	return c
 }
@@ -54,94 +73,111 @@ func lagRows(ctx context.Context, ad *admin.Admin, args []string, t admin.Target
 	return rows, err
 }
 
-// watch shows again and again: on a terminal in place, else one after another.
-func (a *app) watch(cmd *cobra.Command, every time.Duration, show func() error) error {
+func (a *app) printLag(rows []admin.QueueLag, by string) error {
+	if by == byQueue {
+		return printList(a, rows, lagTable())
+	}
+	return printList(a, sumLag(rows, by), lagSumTable(by))
+}
+
+// lagSum is the lag of a group, in one topic or in all. The fields are API.
+type lagSum struct {
+	Group string `json:"group"`
+	Topic string `json:"topic,omitempty"`
+	// Queues is how many there are, Behind how many of them have a lag.
+	Queues int   `json:"queues"`
+	Behind int   `json:"behind"`
+	Lag    int64 `json:"lag"`
+	// LagMillis is the age of the oldest message that waits.
+	LagMillis int64 `json:"lagMillis"`
+}
+
+// sumLag sums rows up that are sorted by group and topic.
+func sumLag(rows []admin.QueueLag, by string) []lagSum {
+	var sums []lagSum
+	for _, r := range rows {
+		next := lagSum{Group: r.Group}
+		if by == byTopic {
+			next.Topic = r.Topic
+		}
+		if last := len(sums) - 1; last < 0 || sums[last].Group != next.Group || sums[last].Topic != next.Topic {
+			sums = append(sums, next)
+		}
+		s := &sums[len(sums)-1]
+		s.Queues++
+		s.Behind += int(min(r.Lag, 1))
+		s.Lag += r.Lag
+		s.LagMillis = max(s.LagMillis, r.LagMillis)
+	}
+	return sums
+}
+
+func lagSumTable(by string) table[lagSum] {
+	t := table[lagSum]{
+		name:    func(r lagSum) string { return strings.TrimSuffix(r.Group+"/"+r.Topic, "/") },
+		columns: []column[lagSum]{{title: "GROUP", cell: func(r lagSum) string { return r.Group }}},
+	}
+	if by == byTopic {
+		t.columns = append(t.columns, column[lagSum]{title: "TOPIC", cell: func(r lagSum) string { return r.Topic }})
+	}
+	t.columns = append(t.columns,
+		column[lagSum]{title: "QUEUES", cell: func(r lagSum) string { return number(r.Queues) }},
+		column[lagSum]{title: "BEHIND", cell: func(r lagSum) string { return number(r.Behind) }},
+		column[lagSum]{title: "LAG", cell: func(r lagSum) string { return number(r.Lag) }},
+		column[lagSum]{title: "AGE", cell: func(r lagSum) string { return durationText(r.LagMillis) }},
+	)
+	return t
+}
+
+// watch shows again and again: on a terminal in place, else one block after
+// another. Each look has the time of --timeout.
+func (a *app) watch(ctx context.Context, every time.Duration, show action, args []string) error {
 	if every <= 0 {
 		return usagef("--watch %s: want more than 0", every)
 	}
 	if a.output == outJSON {
 		a.output = outNDJSON
 	}
+	ad, err := a.admin(ctx)
+	if err != nil {
+		return err
+	}
+	defer ad.Close()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for {
-		if isTerminal(a.out) {
-			fmt.Fprint(a.out, clearScreen)
-		}
-		if err := show(); err != nil {
+	for first := true; ; first = false {
+		err := a.block(first, func() error {
+			ctx, cancel := context.WithTimeout(ctx, a.reach.timeout)
+			defer cancel()
+			return show(ctx, ad, args)
+		})
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 		select {
-		case <-cmd.Context().Done():
-			return nil
+		case <-ctx.Done():
+			return interruption(ctx)
 		case <-tick.C:
 		}
 	}
 }
 
-func (a *app) groupReset() *cobra.Command {
-	var t admin.Target
-	var to string
-	var queue int
-	r := admin.Reset{}
-	c := &cobra.Command{
-		Use: "reset GROUP --to earliest|latest|-10m|TIME|OFFSET", Short: "Set the offsets of a consumer group",
-		Long: `Set the offsets of a consumer group.
-
-Running consumers go on from the new offsets by themselves. The answer shows
-every offset before and after; --dry-run shows it without changing anything.`,
-		Args:              takes("GROUP"),
-		ValidArgsFunction: a.completeGroups,
+// block writes what show prints at once, so that a terminal does not flicker.
+func (a *app) block(first bool, show func() error) error {
+	out, b := a.out, &bytes.Buffer{}
+	switch {
+	case isTerminal(out):
+		b.WriteString(clearScreen)
+	case !first && a.output == outYAML:
+		b.WriteString("---\n")
+	case !first && (a.output == outTable || a.output == outWide):
+		b.WriteString("\n")
 	}
-	c.RunE = a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error {
-		p, err := parsePosition("--to", to, a.now())
-		if err != nil {
-			return err
-		}
-		r.Group = args[0]
-		r.To, r.Value = p.resetTarget()
-		if c.Flags().Changed("queue") {
-			r.Queue = &queue
-		}
-		changes, err := ad.ResetOffsets(ctx, r, t)
-		err = topicError(ctx, ad, r.Topic, groupError(ctx, ad, r.Group, err))
-		return a.changed(err, func() error { return printList(a, changes, offsetTable()) })
-	})
-	c.Flags().StringVar(&to, "to", "", "`WHERE` to: earliest, latest, -10m (ago), a time (RFC 3339) or an offset")
-	c.Flags().StringVar(&r.Topic, "topic", "", "only this `TOPIC` (default: all that the group has consumed)")
-	c.Flags().IntVar(&queue, "queue", 0, "only the queue `N`")
-	changeFlags(c, &t)
-	return c
-}
-
-func offsetTable() table[admin.OffsetChange] {
-	before := func(r admin.OffsetChange) string {
-		if r.Before < 0 {
-			return ""
-		}
-		return number(r.Before)
+	a.out = b
+	err := show()
+	a.out = out
+	if err == nil {
+		_, err = out.Write(b.Bytes())
 	}
-	return table[admin.OffsetChange]{
-		name: func(r admin.OffsetChange) string { return r.Topic + "/" + r.Broker + "/" + number(r.Queue) },
-		columns: []column[admin.OffsetChange]{
-			{title: "TOPIC", cell: func(r admin.OffsetChange) string { return r.Topic }},
-			{title: "BROKER", cell: func(r admin.OffsetChange) string { return r.Broker }},
-			{title: "QUEUE", cell: func(r admin.OffsetChange) string { return number(r.Queue) }},
-			{title: "BEFORE", cell: before},
-			{title: "AFTER", cell: func(r admin.OffsetChange) string { return number(r.After) }},
-		},
-	}
-}
-
-// resetTarget is the position as a broker wants it.
-func (p position) resetTarget() (protocol.ResetTarget, int64) {
-	switch p.kind {
-	case fromEarliest:
-		return protocol.ResetToEarliest, 0
-	case fromLatest:
-		return protocol.ResetToLatest, 0
-	case fromOffset:
-		return protocol.ResetToOffset, p.offset
-	}
-	return protocol.ResetToTime, p.time.UnixMilli()
+	return err
 }

@@ -297,3 +297,20 @@ func (t *jsonText) digits() int {
 	}
 	return t.at - begin
 }
+
+// integer reads a number without a fraction.
+func (t *jsonText) integer(what string) (int64, error) {
+	if t.next() == 0 {
+		return 0, errCut
+	}
+	from := t.at
+	if err := t.number(); err != nil {
+		return 0, t.wrong(what, "a number")
+	}
+	v, err := strconv.ParseInt(string(t.b[from:t.at]), 10, 64)
+	if err != nil {
+		t.at = from
+		return 0, t.wrong(what, "a whole number")
+	}
+	return v, nil
+}

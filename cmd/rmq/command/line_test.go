@@ -43,6 +43,7 @@ func TestLine_RoundTripIsFaithful(t *testing.T) {
 			Topic:    "t",
 			Tag:      text.Draw(t, "tag"),
 			Group:    text.Draw(t, "group"),
+			Priority: rapid.IntRange(0, message.MaxPriority).Draw(t, "priority"),
 			Body:     rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.Map(text, func(s string) []byte { return []byte(s) })).Draw(t, "body"),
 			ID:       message.MakeID(rapid.Uint64().Draw(t, "instance"), rapid.Uint64().Draw(t, "counter")),
 			BornTime: time.UnixMilli(rapid.Int64Range(1, 1<<42).Draw(t, "born")).UTC(),
@@ -209,5 +210,24 @@ func TestInterner_StaysBounded(t *testing.T) {
 	before := len(n.known)
 	if n.intern(long) != string(long) || len(n.known) != before {
 		t.Fatal("a long string is kept")
+	}
+}
+
+func TestLineDecoder_FieldsThatOnlyASenderHas(t *testing.T) {
+	var d lineDecoder
+	m, err := d.message([]byte(`{"deliverAt":"2030-01-02T03:04:05Z","priority": 7,"dedupKey":"k"}`))
+	if err != nil || !m.DeliverAt.Equal(time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)) || m.Priority != 7 || m.DedupKey != "k" {
+		t.Errorf("got %+v, %v", m, err)
+	}
+	if m, err = d.message([]byte(`{"delay":"1m30s"}`)); err != nil || m.Delay != 90*time.Second {
+		t.Errorf("got %+v, %v", m, err)
+	}
+	for line, want := range map[string]string{
+		`{"deliverAt":"soon"}`: `"deliverAt" "soon" is not a time`, `{"delay":"1"}`: `"delay" "1" is not a duration`,
+		`{"priority":"1"}`: `"priority"`, `{"priority":1.5}`: `"priority"`, `{"priority":`: "", `{"priority":}`: `"priority"`,
+	} {
+		if _, err := d.message([]byte(line)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", line, err)
+		}
 	}
 }

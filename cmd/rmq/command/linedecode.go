@@ -63,6 +63,16 @@ func (d *lineDecoder) field(m *message.Message, name []byte) error {
 		return d.properties(m)
 	case "bornTime":
 		return d.bornTime(m)
+	case "priority":
+		n, err := d.text.integer("priority")
+		m.Priority = int(min(n, message.MaxPriority+1))
+		return err
+	case "dedupKey":
+		return d.string("dedupKey", &m.DedupKey)
+	case "deliverAt":
+		return d.deliverAt(m)
+	case "delay":
+		return d.delay(m)
 	case "body":
 		s, err := d.text.optionalString("body")
 		d.body = append(d.body[:0], s...)
@@ -129,6 +139,28 @@ func (d *lineDecoder) bornTime(m *message.Message) error {
 		d.born.text, d.born.time = string(s), t
 	}
 	m.BornTime = d.born.time
+	return nil
+}
+
+func (d *lineDecoder) deliverAt(m *message.Message) error {
+	s, err := d.text.optionalString("deliverAt")
+	if err != nil || len(s) == 0 {
+		return err
+	}
+	if m.DeliverAt, err = time.Parse(time.RFC3339, string(s)); err != nil {
+		return fmt.Errorf(`"deliverAt" %q is not a time in RFC 3339`, s)
+	}
+	return nil
+}
+
+func (d *lineDecoder) delay(m *message.Message) error {
+	s, err := d.text.optionalString("delay")
+	if err != nil || len(s) == 0 {
+		return err
+	}
+	if m.Delay, err = time.ParseDuration(string(s)); err != nil {
+		return fmt.Errorf(`"delay" %q is not a duration`, s)
+	}
 	return nil
 }
 

@@ -37,7 +37,7 @@ func (s *stamp) appendTo(dst []byte, t time.Time) []byte {
 	return append(dst, s.text...)
 }
 
-// message appends one message, without a newline.
+// message appends one message, without a newline. A priority of 0 is left out.
 func (e *lineEncoder) message(dst []byte, m *message.Stored, reconsumeTimes int) []byte {
 	dst = append(dst, `{"messageId":"`...)
 	dst = hex.AppendEncode(dst, m.ID[:])
@@ -54,12 +54,27 @@ func (e *lineEncoder) message(dst []byte, m *message.Stored, reconsumeTimes int)
 	dst = e.keys(append(dst, `,"keys":`...), m.Keys)
 	dst = append(dst, `,"messageGroup":`...)
 	dst = appendQuoted(dst, m.Group)
+	if m.Priority != 0 {
+		dst = strconv.AppendInt(append(dst, `,"priority":`...), int64(m.Priority), 10)
+	}
 	dst = e.properties(append(dst, `,"properties":`...), m.Properties)
 	dst = e.born.appendTo(append(dst, `,"bornTime":"`...), m.BornTime)
 	dst = e.store.appendTo(append(dst, `","storeTime":"`...), m.StoreTime)
 	dst = append(dst, `","reconsumeTimes":`...)
 	dst = strconv.AppendInt(dst, int64(reconsumeTimes), 10)
+	if m.Origin != nil {
+		dst = appendOrigin(dst, m.Origin)
+	}
 	return append(e.body(dst, m.Body), '}')
+}
+
+// appendOrigin says what a copy in a retry or dead-letter topic is a copy of.
+func appendOrigin(dst []byte, o *message.Origin) []byte {
+	dst = appendQuoted(append(dst, `,"origin":{"topic":`...), o.Topic)
+	dst = strconv.AppendInt(append(dst, `,"queue":`...), int64(o.Queue), 10)
+	dst = strconv.AppendInt(append(dst, `,"offset":`...), o.Offset, 10)
+	dst = appendQuoted(append(dst, `,"lastError":`...), o.LastError)
+	return append(dst, '}')
 }
 
 func (e *lineEncoder) keys(dst []byte, keys []string) []byte {

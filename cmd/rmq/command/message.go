@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +15,8 @@ import (
 )
 
 func (a *app) messageCommand() *cobra.Command {
-	return noun("message", "Messages: get one, or query by key", a.messageGet(), a.messageQuery())
+	return noun("message", "Messages: get one, query by key, list and recall delayed ones",
+		a.messageGet(), a.messageQuery(), a.messageDelayed(), a.messageRecall())
 }
 
 // messagePlace says where one message is, without its id.
@@ -97,10 +99,14 @@ func (a *app) messageQuery() *cobra.Command {
 // printMessages prints what a query finds. Nothing found is an error when there
 // is a text for it. What could not be searched makes the exit code partial.
 func (a *app) printMessages(ctx context.Context, ad *admin.Admin, q admin.MessageQuery, t admin.Target, limit int, none string) error {
+	return a.printFound(ctx, ad.Messages(ctx, q, t), limit, none)
+}
+
+func (a *app) printFound(ctx context.Context, found iter.Seq2[message.Stored, error], limit int, none string) error {
 	out := newStream(a)
 	line := &deliveryLine{}
 	var failures []error
-	for m, err := range ad.Messages(ctx, q, t) {
+	for m, err := range found {
 		if err != nil {
 			failures = append(failures, err)
 			continue
@@ -108,7 +114,7 @@ func (a *app) printMessages(ctx context.Context, ad *admin.Admin, q admin.Messag
 		if out.truncated = limit > 0 && out.items == limit; out.truncated {
 			break
 		}
-		line.Delivery = &consumer.Delivery{Stored: m, Attempt: 1}
+		line.Delivery = &consumer.Delivery{Stored: m, Attempt: m.ReconsumeTimes + 1}
 		if err := out.add(line); err != nil {
 			return err
 		}
@@ -146,7 +152,7 @@ func (a *app) printMessageAt(ctx context.Context, ad *admin.Admin, p messagePlac
 		return err
 	}
 	out := newStream(a)
-	if err := out.add(&deliveryLine{Delivery: &consumer.Delivery{Stored: m, Attempt: 1}}); err != nil {
+	if err := out.add(&deliveryLine{Delivery: &consumer.Delivery{Stored: m, Attempt: m.ReconsumeTimes + 1}}); err != nil {
 		return err
 	}
 	return out.close()

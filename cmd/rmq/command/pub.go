@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,11 @@ const (
 	inNDJSON = "ndjson"
 )
 
+const (
+	minRate     = 0.001       // messages a second
+	maxPubBatch = pubInFlight // a batch is sent when all of it has been gathered
+)
+
 // pubFlags are the flags and arguments of `rmq pub`.
 type pubFlags struct {
 	topic       string
@@ -32,6 +38,11 @@ type pubFlags struct {
 	props       []string
 	in          string
 	count       int
+	special     specialFlags
+	template    string
+	rate        float64
+	batch       int
+	transaction string // a decision; empty: no transactions
 	async       bool
 	sync        bool
 	oneway      bool
@@ -52,6 +63,8 @@ message a line (--in lines), or as one JSON object a line with the fields that
 
   rmq pub orders hello --tag paid --key 42
   rmq pub orders - < file
+  rmq pub orders later --delay 30s
+  rmq pub orders --template '{"n":{{.N}},"id":"{{uuid}}"}' --count 1000 --rate 50
   tail -f log | rmq pub logs --in lines
   rmq sub orders -o ndjson | rmq pub copy --in ndjson`,
 		Args:              takes("TOPIC", "[BODY]"),
@@ -64,7 +77,7 @@ message a line (--in lines), or as one JSON object a line with the fields that
 			if err := f.check(cmd); err != nil {
 				return err
 			}
-			if len(args) == 1 && isTerminal(a.in) {
+			if len(args) == 1 && f.readsInput() && isTerminal(a.in) {
 				m := usagef("argument BODY is missing")
 				m.Hint = "usage: " + cmd.UseLine()
 				return m
@@ -83,13 +96,19 @@ func (f *pubFlags) declare(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.props, "prop", nil, "property `NAME=VALUE` (repeatable)")
 	c.Flags().StringVar(&f.in, "in", inRaw, "form of stdin: raw, lines or ndjson")
 	c.Flags().IntVar(&f.count, "count", 1, "send the body `N` times")
+	f.special.declare(c)
+	c.Flags().StringVar(&f.template, "template", "", "make each body of a Go `TEMPLATE`; it knows .N (from 1), .Line (of stdin, with --in lines), now, uuid, random LIMIT")
+	c.Flags().Float64Var(&f.rate, "rate", 0, "send `N` messages a second, at even intervals; 0: as fast as it goes")
+	c.Flags().IntVar(&f.batch, "batch", 0, "send explicit batches of `N` messages, each to one queue")
 	c.Flags().BoolVar(&f.async, "async", false, "send on while answers are under way (the default)")
 	c.Flags().BoolVar(&f.sync, "sync", false, "wait for each answer before the next message")
 	c.Flags().BoolVar(&f.oneway, "oneway", false, "wait for no answers")
+	c.Flags().StringVar(&f.transaction, "transaction", "", "send each message in a transaction and `DECIDE` commit, rollback or unknown")
 	c.Flags().StringVar(&f.queue, "queue", "", "only to the queue `BROKER/N`, or N of the first broker that has it")
 	c.Flags().DurationVar(&f.sendTimeout, "send-timeout", time.Minute, "how long to try to send a message")
 	c.Flags().BoolVar(&f.noReceipts, "no-receipts", false, "print nothing for what was sent")
 	complete(c, "in", inRaw, inLines, inNDJSON)
+	complete(c, "transaction", decisionNames...)
 }
 
 func (f *pubFlags) check(cmd *cobra.Command) error {
@@ -106,8 +125,27 @@ func (f *pubFlags) check(cmd *cobra.Command) error {
 		return usagef("--count %d: want at least 1", f.count)
 	case f.sendTimeout <= 0:
 		return usagef("--send-timeout %s: want more than 0", f.sendTimeout)
+	case math.IsNaN(f.rate) || math.IsInf(f.rate, 0) || f.rate != 0 && f.rate < minRate:
+		return usagef("--rate %v: want 0, or at least %v", f.rate, minRate)
+	case f.batch < 0 || f.batch > maxPubBatch:
+		return usagef("--batch %d: want 0 to %d", f.batch, maxPubBatch)
+	case f.template != "" && (f.hasBody || f.in == inNDJSON):
+		return usagef("--template makes the bodies; it goes with no BODY and no --in ndjson")
 	}
-	if err := exclusive(cmd, "async", "sync", "oneway"); err != nil {
+	if _, known := decisions[f.transaction]; f.transaction != "" && !known {
+		u := usagef("--transaction %q is not known", f.transaction)
+		u.Hint = "one of: " + strings.Join(decisionNames, ", ")
+		return u
+	}
+	for _, modes := range [][]string{{"async", "sync", "oneway", "batch"}, {"async", "oneway", "batch", "transaction"}, {"queue", "batch"}} {
+		if err := exclusive(cmd, modes...); err != nil {
+			return err
+		}
+	}
+	if err := f.checkTemplate(); err != nil {
+		return err
+	}
+	if err := f.special.check(cmd, f.group); err != nil {
 		return err
 	}
 	if err := message.CheckTopic(f.topic); err != nil {
@@ -118,6 +156,11 @@ func (f *pubFlags) check(cmd *cobra.Command) error {
 	}
 	_, err := f.sendOptions()
 	return err
+}
+
+// readsInput reports that bodies come from stdin.
+func (f *pubFlags) readsInput() bool {
+	return !f.hasBody && (f.template == "" || f.in != inRaw)
 }
 
 // bulk reports that there may be many messages.
@@ -167,6 +210,7 @@ func (f *pubFlags) sendOptions() ([]producer.SendOption, error) {
 // apply sets what the flags say of every message.
 func (f *pubFlags) apply(m *message.Message, props map[string]string) {
 	m.Topic = f.topic
+	f.special.apply(m)
 	if f.tag != "" {
 		m.Tag = f.tag
 	}
@@ -189,11 +233,11 @@ func (a *app) pub(ctx context.Context, f pubFlags) error {
 	if err := a.expectServer(ctx); err != nil {
 		return err
 	}
-	p, err := a.newProducer(ctx, f)
+	opts, err := f.sendOptions()
 	if err != nil {
 		return err
 	}
-	opts, err := f.sendOptions()
+	p, err := a.newProducer(ctx, f.config())
 	if err != nil {
 		return err
 	}
@@ -210,12 +254,21 @@ func (a *app) pub(ctx context.Context, f pubFlags) error {
 	return run.failure(ctx, err)
 }
 
-func (a *app) newProducer(ctx context.Context, f pubFlags) (*producer.Producer, error) {
-	cfg := producer.Config{
-		NameServers: a.reach.nameServers, ConfigFile: a.reach.configFile,
-		LookupEnv: a.lookupEnv, NameServerEndpoint: a.reach.endpoint,
-		SendTimeout: f.sendTimeout,
+// config is the producer's. One that sends in transactions answers what it is
+// asked for later as it decided.
+func (f *pubFlags) config() producer.Config {
+	cfg := producer.Config{SendTimeout: f.sendTimeout}
+	if f.transaction != "" {
+		cfg.TransactionTopics = []string{f.topic}
+		cfg.Checker = func(context.Context, *message.Stored) producer.Decision { return decisions[f.transaction] }
 	}
+	return cfg
+}
+
+// newProducer opens the SDK, falling back on the local server's address.
+func (a *app) newProducer(ctx context.Context, cfg producer.Config) (*producer.Producer, error) {
+	cfg.NameServers, cfg.ConfigFile = a.reach.nameServers, a.reach.configFile
+	cfg.LookupEnv, cfg.NameServerEndpoint = a.lookupEnv, a.reach.endpoint
 	p, err := producer.New(ctx, cfg)
 	if errors.Is(err, producer.ErrNoNameServer) {
 		cfg.NameServers = []string{defaultNameServer}

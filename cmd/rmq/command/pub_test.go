@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/producer"
@@ -102,6 +103,22 @@ func TestPub_MistakesExitWithTwo(t *testing.T) {
 		{"pub t x --queue -1", `--queue "-1"`},
 		{"pub t x --queue /1", `--queue "/1"`},
 		{"pub t x --sync --oneway", "--sync and --oneway exclude one another"},
+		{"pub t x --sync --batch 2", "--sync and --batch exclude one another"},
+		{"pub t x --batch -1", "--batch -1"},
+		{"pub t x --rate -1", "--rate -1"},
+		{"pub t x --rate NaN", "--rate NaN"},
+		{"pub t x --delay -1s", "--delay -1s is negative"},
+		{"pub t x --delay 9000h", "delay of 9000h0m0s"},
+		{"pub t x --delay 1s --at +1s", "--delay and --at exclude one another"},
+		{"pub t x --at tomorrow", `--at "tomorrow": want a time`},
+		{"pub t x --at +-1s", `--at "+-1s": want a time`},
+		{"pub t x --delay 1s --message-group g", "cannot be delayed"},
+		{"pub t x --priority 10", "priority 10; 0 to 9"},
+		{"pub t x --priority 1 --message-group g", "cannot have a priority"},
+		{"pub t x --template a", "--template makes the bodies"},
+		{"pub t --template {{.M}}", "--template: "},
+		{"pub t --template {{", "--template: "},
+		{"pub t --template {{random(0)}}", "--template: "},
 		{"sub", "argument TOPIC is missing"},
 		{"sub t --from soon", `--from "soon" is not a position`},
 		{"sub t --count -1", "--count -1"},
@@ -148,11 +165,14 @@ func TestPubFlags_QueueOfAnyBroker(t *testing.T) {
 }
 
 func TestReceipt_Forms(t *testing.T) {
-	r := &receiptLine{producer.Receipt{
+	r := &receiptLine{Receipt: producer.Receipt{
 		MessageID: message.MakeID(1, 2), Queue: message.Queue{Topic: "orders", Broker: "broker-a", ID: 3}, Offset: 12,
 	}}
 	golden(t, "receipt.ndjson", append(r.appendJSON(nil), '\n'))
 	golden(t, "receipt.txt", append(r.appendText(nil), '\n'))
+	r.Offset, r.RecallHandle, r.state, r.Duplicate = -1, "abc", "rollback", true
+	golden(t, "receipt-special.ndjson", append(r.appendJSON(nil), '\n'))
+	golden(t, "receipt-special.txt", append(r.appendText(nil), '\n'))
 }
 
 func TestStream_Forms(t *testing.T) {
@@ -160,7 +180,7 @@ func TestStream_Forms(t *testing.T) {
 		var out bytes.Buffer
 		s := newStream(&app{out: &out, output: form})
 		for i := range 2 {
-			r := &receiptLine{producer.Receipt{MessageID: message.MakeID(1, uint64(i)), Queue: message.Queue{Topic: "t", Broker: "b"}}}
+			r := &receiptLine{Receipt: producer.Receipt{MessageID: message.MakeID(1, uint64(i)), Queue: message.Queue{Topic: "t", Broker: "b"}}}
 			if err := s.add(r); err != nil {
 				t.Fatal(err)
 			}
@@ -199,5 +219,64 @@ func TestInterruptible_EndsWithTheContext(t *testing.T) {
 	cancel(errInterrupted)
 	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, errInterrupted) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestTemplate_MakesBodies(t *testing.T) {
+	f := pubFlags{in: inLines, template: `{{.N}}:{{.Line}}:{{len uuid}}`}
+	tmpl, err := f.parseTemplate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []*message.Message
+	for m, err := range templated(tmpl, input(strings.NewReader("a\nb\n"), f)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, m)
+	}
+	if bodies(got) != "1:a:36|2:b:36" {
+		t.Errorf("got %q", bodies(got))
+	}
+}
+
+func TestTemplate_FailsAtTheMessageThatItCannotMake(t *testing.T) {
+	f := pubFlags{count: 3, template: `{{if eq .N 3}}{{index .Line 9}}{{end}}x`}
+	tmpl, err := f.parseTemplate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, err = range templated(tmpl, repeated(nil, f.count)) {
+		n++
+	}
+	if n != 3 || err == nil || !strings.HasPrefix(err.Error(), "message 3: ") {
+		t.Errorf("got %d messages, %v", n, err)
+	}
+}
+
+func TestPace_EachMessageHasItsTime(t *testing.T) {
+	p := newPace(10)
+	defer p.stop()
+	now := time.Unix(100, 0)
+	for i, c := range []struct{ pass, left time.Duration }{
+		{0, 0},
+		{0, 100 * time.Millisecond},
+		{100 * time.Millisecond, 100 * time.Millisecond},
+		{350 * time.Millisecond, -150 * time.Millisecond}, // late: the next ones follow at once
+		{0, -50 * time.Millisecond},
+		{0, 50 * time.Millisecond},
+	} {
+		now = now.Add(c.pass)
+		if left := p.take(now); left != c.left {
+			t.Errorf("message %d: got %v, want %v", i, left, c.left)
+		}
+	}
+	free := newPace(0)
+	defer free.stop()
+	for range 2 {
+		if left := free.take(now); left != 0 {
+			t.Errorf("without a rate a message waits %v", left)
+		}
 	}
 }

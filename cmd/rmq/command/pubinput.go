@@ -18,8 +18,20 @@ const maxLineBytes = 32 << 20
 
 // messages gives what is to be sent, without what the flags say of every
 // message. An error ends it.
-func (r *publication) messages(ctx context.Context) iter.Seq2[*message.Message, error] {
-	if r.flags.hasBody {
+func (r *publication) messages(ctx context.Context) (iter.Seq2[*message.Message, error], error) {
+	if r.flags.template == "" {
+		return r.plain(ctx), nil
+	}
+	t, err := r.flags.parseTemplate()
+	if err != nil {
+		return nil, err
+	}
+	return templated(t, r.plain(ctx)), nil
+}
+
+// plain gives the messages with their bodies as they were given.
+func (r *publication) plain(ctx context.Context) iter.Seq2[*message.Message, error] {
+	if !r.flags.readsInput() {
 		return repeated([]byte(r.flags.body), r.flags.count)
 	}
 	return func(yield func(*message.Message, error) bool) {

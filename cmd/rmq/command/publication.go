@@ -24,8 +24,15 @@ const (
 // sendResult is the answer to one message.
 type sendResult struct {
 	receipt producer.Receipt
+	state   string // of its transaction
 	err     error
 }
+
+// The decisions of --transaction.
+var (
+	decisionNames = []string{"commit", "rollback", "unknown"}
+	decisions     = map[string]producer.Decision{"commit": producer.Commit, "rollback": producer.Rollback, "unknown": producer.Unknown}
+)
 
 // publication is one run of `rmq pub`: the caller's goroutine reads and sends,
 // another one counts and prints the answers.
@@ -95,7 +102,14 @@ func (r *publication) send(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for m, err := range r.messages(ctx) {
+	messages, err := r.messages(ctx)
+	if err != nil {
+		return err
+	}
+	pace := newPace(r.flags.rate)
+	defer pace.stop()
+	var gathered []*message.Message
+	for m, err := range messages {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -103,28 +117,66 @@ func (r *publication) send(ctx context.Context) error {
 			return err
 		}
 		r.flags.apply(m, props)
-		select {
-		case r.slots <- struct{}{}:
-		case <-ctx.Done():
+		if !pace.wait(ctx) || !r.takeSlot(ctx) {
 			return nil
 		}
-		r.sendOne(ctx, m)
+		if r.flags.batch == 0 {
+			r.sendOne(ctx, m)
+			continue
+		}
+		if gathered = append(gathered, m); len(gathered) == r.flags.batch {
+			r.sendBatch(ctx, gathered)
+			gathered = nil
+		}
+	}
+	if len(gathered) > 0 {
+		r.sendBatch(ctx, gathered)
 	}
 	return nil
 }
 
+func (r *publication) takeSlot(ctx context.Context) bool {
+	select {
+	case r.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// sendBatch sends an explicit batch. A message that is stored has a store time,
+// whatever became of the others.
+func (r *publication) sendBatch(ctx context.Context, ms []*message.Message) {
+	receipts, err := r.producer.SendBatch(ctx, ms)
+	for i := range ms {
+		res := sendResult{err: err}
+		if i < len(receipts) && !receipts[i].StoreTime.IsZero() {
+			res = sendResult{receipt: receipts[i]}
+		}
+		r.results <- res
+	}
+}
+
 func (r *publication) sendOne(ctx context.Context, m *message.Message) {
 	switch {
+	case r.flags.transaction != "":
+		r.results <- r.sendInTransaction(ctx, m)
 	case r.flags.oneway:
 		r.results <- sendResult{err: r.producer.SendOneway(ctx, m)}
 	case r.flags.sync:
 		receipt, err := r.producer.Send(ctx, m, r.opts...)
-		r.results <- sendResult{receipt, err}
+		r.results <- sendResult{receipt: receipt, err: err}
 	default:
 		r.producer.SendAsync(ctx, m, func(receipt producer.Receipt, err error) {
-			r.results <- sendResult{receipt, err}
+			r.results <- sendResult{receipt: receipt, err: err}
 		}, r.opts...)
 	}
+}
+
+func (r *publication) sendInTransaction(ctx context.Context, m *message.Message) sendResult {
+	local := func(context.Context) (producer.Decision, error) { return decisions[r.flags.transaction], nil }
+	receipt, err := r.producer.SendInTransaction(ctx, m, local, r.opts...)
+	return sendResult{receipt: receipt.Receipt, state: receipt.State.String(), err: err}
 }
 
 // print counts the answers and prints the receipts, at once when no others
@@ -149,7 +201,7 @@ func (r *publication) answered(res sendResult) error {
 	}
 	r.sent++
 	if !r.flags.noReceipts && !r.flags.oneway {
-		r.receipt.Receipt = res.receipt
+		r.receipt.Receipt, r.receipt.state = res.receipt, res.state
 		if err := r.out.add(&r.receipt); err != nil {
 			return err
 		}
@@ -160,8 +212,12 @@ func (r *publication) answered(res sendResult) error {
 	return nil
 }
 
-// receiptLine prints one receipt after another. The fields are API.
-type receiptLine struct{ producer.Receipt }
+// receiptLine prints one receipt after another. The fields are API; those that
+// only some messages have are left out for the others.
+type receiptLine struct {
+	producer.Receipt
+	state string
+}
 
 func (l *receiptLine) appendJSON(dst []byte) []byte {
 	dst = hex.AppendEncode(append(dst, `{"messageId":"`...), l.MessageID[:])
@@ -169,15 +225,37 @@ func (l *receiptLine) appendJSON(dst []byte) []byte {
 	dst = appendQuoted(append(dst, `,"broker":`...), l.Queue.Broker)
 	dst = strconv.AppendInt(append(dst, `,"queue":`...), int64(l.Queue.ID), 10)
 	dst = strconv.AppendInt(append(dst, `,"offset":`...), l.Offset, 10)
+	if l.RecallHandle != "" {
+		dst = appendQuoted(append(dst, `,"recallHandle":`...), l.RecallHandle)
+	}
+	if l.state != "" {
+		dst = appendQuoted(append(dst, `,"transaction":`...), l.state)
+	}
+	if l.Duplicate {
+		dst = append(dst, `,"duplicate":true`...)
+	}
 	return append(dst, '}')
 }
 
 func (l *receiptLine) appendName(dst []byte) []byte { return hex.AppendEncode(dst, l.MessageID[:]) }
 
+// appendText is the line for people. What is held back has no offset yet.
 func (l *receiptLine) appendText(dst []byte) []byte {
 	dst = append(l.appendName(dst), ' ')
 	dst = append(dst, l.Queue.String()...)
-	return strconv.AppendInt(append(dst, '@'), l.Offset, 10)
+	if l.Offset >= 0 {
+		dst = strconv.AppendInt(append(dst, '@'), l.Offset, 10)
+	}
+	if l.RecallHandle != "" {
+		dst = append(append(dst, " recall="...), l.RecallHandle...)
+	}
+	if l.state != "" {
+		dst = append(append(dst, " transaction="...), l.state...)
+	}
+	if l.Duplicate {
+		dst = append(dst, " duplicate"...)
+	}
+	return dst
 }
 
 // interruptible reads from in until ctx ends. A read that is under way then

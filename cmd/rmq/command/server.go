@@ -205,7 +205,8 @@ func (s *server) openBroker(ctx context.Context) (err error) {
 		Cluster: s.cfg.cluster, Name: s.cfg.name, ID: s.cfg.id, DataDir: s.cfg.data,
 		NameServers: s.cfg.nameServers, Advertise: s.cfg.advertise, Version: thisBuild().Version,
 		NoAutoCreateTopics: !s.cfg.autoCreate, DefaultQueues: s.cfg.defaultQueues,
-		Store: store.Options{Flush: s.cfg.flush, Watermarks: s.cfg.watermarks}, Retention: s.cfg.retention, Logger: s.log.With("component", "broker"),
+		Store: store.Options{Flush: s.cfg.flush, Watermarks: s.cfg.watermarks}, Retention: s.cfg.retention,
+		Delays: s.cfg.delays, Transactions: s.cfg.transactions, Idempotence: s.cfg.idempotence, Logger: s.log.With("component", "broker"),
 	}, s.fabric)
 	if err != nil {
 		return err

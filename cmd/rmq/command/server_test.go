@@ -238,6 +238,12 @@ func TestServer_BadFiles(t *testing.T) {
 		"broker.disk.refuse: 101":             "want a number from 85 to 100",
 		"broker.disk.clean: 0":                "want a number from 75 to 100",
 		"broker.disk.plenty: 0":               "want a number of bytes",
+		"broker.delay.levels: 1s soon":        `"soon" is not a duration`,
+		"broker.delay.levels: ''":             "want one duration at least",
+		"broker.delay.max: 9000h":             "want a duration from 1ms to 8784h0m0s",
+		"broker.transaction.first-check: 0s":  "want a duration from 1ms",
+		"broker.transaction.max-checks: 0":    "want a number from 1",
+		"broker.dedup.window: x":              "want a duration from 1s",
 	} {
 		write(t, file, text)
 		if r := result0(t, "server --config "+file); r.exit != exitUsage || !strings.Contains(r.stderr, want) {

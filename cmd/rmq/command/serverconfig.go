@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rmqio/rmq/broker"
+	"github.com/rmqio/rmq/broker/sequence"
 	"github.com/rmqio/rmq/broker/store"
 	"github.com/rmqio/rmq/message"
 )
@@ -26,6 +27,9 @@ type serverConfig struct {
 	flush         store.FlushMode
 	retention     broker.Retention
 	watermarks    store.Watermarks
+	delays        broker.Delays
+	transactions  broker.Transactions
+	idempotence   broker.Idempotence
 	cluster       string
 	name          string
 	id            int
@@ -55,6 +59,16 @@ func newServerConfig(role string, settings []setting) (serverConfig, error) {
 	c.flush = p.flush("broker.store.flush")
 	c.retention = broker.Retention{MaxAge: p.retention("broker.retention.age"), MaxBytes: p.bytes("broker.retention.bytes", 0)}
 	c.watermarks = p.watermarks()
+	c.delays = broker.Delays{Levels: p.durations("broker.delay.levels"), Max: p.duration("broker.delay.max", time.Millisecond, message.MaxDelay)}
+	c.transactions = broker.Transactions{
+		FirstCheck:    p.duration("broker.transaction.first-check", time.Millisecond, message.MaxDelay),
+		CheckInterval: p.duration("broker.transaction.check-interval", time.Millisecond, message.MaxDelay),
+		MaxChecks:     p.number("broker.transaction.max-checks", 1, 1<<20),
+	}
+	c.idempotence = broker.Idempotence{
+		ProducerExpiry: p.duration("broker.producer.expiry", sequence.Grace, message.MaxDelay),
+		DedupWindow:    p.duration("broker.dedup.window", time.Second, message.MaxDelay),
+	}
 	c.cluster = p.name("broker.cluster")
 	c.name = p.name("broker.name")
 	c.id = p.number("broker.id", 0, 1<<20)
@@ -138,6 +152,29 @@ func (p *settingParser) retention(key string) time.Duration {
 	d, err := parseRetention(p.values[key].Value)
 	p.check(key, err)
 	return d
+}
+
+func (p *settingParser) duration(key string, least, most time.Duration) time.Duration {
+	d, err := time.ParseDuration(p.values[key].Value)
+	if err != nil || d < least || d > most {
+		p.fail(key, "want a duration from %s to %s", least, most)
+	}
+	return d
+}
+
+// durations are separated by spaces or commas, as in RocketMQ's messageDelayLevel.
+func (p *settingParser) durations(key string) (all []time.Duration) {
+	for _, text := range strings.FieldsFunc(p.values[key].Value, func(r rune) bool { return r == ' ' || r == ',' }) {
+		d, err := time.ParseDuration(text)
+		if err != nil || d <= 0 {
+			p.fail(key, "%q is not a duration", text)
+		}
+		all = append(all, d)
+	}
+	if len(all) == 0 {
+		p.fail(key, "want one duration at least")
+	}
+	return all
 }
 
 func (p *settingParser) bytes(key string, least byteSize) int64 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rmqio/rmq/admin"
 	"github.com/rmqio/rmq/consumer"
+	"github.com/rmqio/rmq/message/filter"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
@@ -36,6 +37,7 @@ type subFlags struct {
 	exitAtEnd   bool
 	idleTimeout time.Duration
 	raw         bool
+	tag, sql    string
 	topics      []string
 }
 
@@ -52,6 +54,8 @@ counts as consumed once its line was written.
   rmq sub orders                               what comes from now on
   rmq sub orders --from earliest --exit-at-end what is there
   rmq sub orders --group billing -o ndjson     as a member of a group
+  rmq sub orders --tag 'paid || open'          some tags only
+  rmq sub orders --sql "amount > 100 AND region IN ('eu', 'us')"
   rmq sub orders -o ndjson | rmq pub copy --in ndjson`,
 		Args: takes("TOPIC..."),
 		ValidArgsFunction: func(cmd *cobra.Command, _ []string, s string) ([]string, cobra.ShellCompDirective) {
@@ -64,6 +68,8 @@ counts as consumed once its line was written.
 	}
 	c.Flags().StringVarP(&f.group, "group", "g", "", "consumer `GROUP` to be a member of")
 	c.Flags().StringVar(&f.from, "from", "latest", "`WHERE` to begin: earliest, latest, -10m (ago), a time (RFC 3339) or an offset; with --group only where it never committed")
+	c.Flags().StringVar(&f.tag, "tag", "", "only messages with one of these tags: `EXPR` is 'a || b'")
+	c.Flags().StringVar(&f.sql, "sql", "", "only messages for whose properties `EXPR`, as in SQL92, is true")
 	c.Flags().IntVar(&f.count, "count", 0, "exit after `N` messages")
 	c.Flags().BoolVar(&f.exitAtEnd, "exit-at-end", false, "exit when all that was there at the start is printed")
 	c.Flags().DurationVar(&f.idleTimeout, "idle-timeout", 0, "exit when nothing came for this long")
@@ -79,6 +85,22 @@ func (f subFlags) check(output string) error {
 		return usagef("--count %d: want 0 (no limit) or more", f.count)
 	case f.idleTimeout < 0:
 		return usagef("--idle-timeout %s: want 0 (none) or more", f.idleTimeout)
+	}
+	return f.checkFilter()
+}
+
+func (f subFlags) checkFilter() error {
+	if f.tag != "" && f.sql != "" {
+		return usagef("--tag and --sql: want one of them")
+	}
+	if _, err := filter.ParseTags(f.tag); err != nil {
+		return usagef("--tag: %v", err)
+	}
+	if f.sql == "" {
+		return nil
+	}
+	if _, err := filter.Compile(f.sql); err != nil {
+		return usagef("--sql: %v", err)
 	}
 	return nil
 }
@@ -122,7 +144,7 @@ func (a *app) newPull(ctx context.Context, f subFlags, from position) (*consumer
 		Group: f.group, From: from.startPosition(),
 	}
 	for _, t := range f.topics {
-		cfg.Subscriptions = append(cfg.Subscriptions, consumer.Subscription{Topic: t})
+		cfg.Subscriptions = append(cfg.Subscriptions, consumer.Subscription{Topic: t, Tag: f.tag, SQL: f.sql})
 	}
 	c, err := consumer.NewPull(ctx, cfg)
 	if errors.Is(err, consumer.ErrNoNameServer) {
@@ -225,6 +247,9 @@ func (s *subscription) begin(ctx context.Context) error {
 	}
 	select {
 	case <-s.consumer.Ready():
+	case <-s.consumer.Ended():
+		_, err := s.poll(ctx)
+		return err
 	case <-ctx.Done():
 		return s.interrupted(ctx)
 	}
@@ -245,7 +270,7 @@ func (s *subscription) receive(ctx context.Context) error {
 			return s.interrupted(ctx)
 		case errors.Is(err, errIdle):
 			return s.short()
-		case s.flags.exitAtEnd:
+		case s.flags.exitAtEnd, errors.Is(err, consumer.ErrRefused):
 			return err
 		default:
 			s.app.note("warning: %v", err)
@@ -259,7 +284,11 @@ func (s *subscription) done() bool {
 }
 
 // interrupted is how a signal ends a subscription: SIGTERM is its ordinary end.
-func (s *subscription) interrupted(ctx context.Context) error {
+func (s *subscription) interrupted(ctx context.Context) error { return interruption(ctx) }
+
+// interruption is how a signal ends what would go on for ever: SIGTERM is the
+// ordinary end.
+func interruption(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), errInterrupted) {
 		return context.Cause(ctx)
 	}

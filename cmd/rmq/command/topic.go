@@ -5,18 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rmqio/rmq/admin"
-	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
 func (a *app) topicCommand() *cobra.Command {
-	c := noun("topic", "Topics: list, create, describe, change, delete",
-		a.topicList(), a.topicCreate(), a.topicDescribe(), a.topicAlter(), a.topicDelete(), a.topicRoute(), a.topicStats())
+	c := noun("topic", "Topics: list, create, describe, change, delete, peek",
+		a.topicList(), a.topicCreate(), a.topicDescribe(), a.topicAlter(), a.topicDelete(), a.topicRoute(), a.topicStats(), a.topicPeek())
 	c.Aliases = []string{"topics"}
 	return c
 }
@@ -32,6 +32,12 @@ type topicRow struct {
 	Retention string `json:"retention"`
 	// KeepUntilConsumed says that every broker does so.
 	KeepUntilConsumed bool `json:"keepUntilConsumed"`
+	// Type is the kind of messages that the topic takes, of all brokers.
+	Type string `json:"type"`
+	// MessagesPerSecond and BytesPerSecond are what all brokers together take for
+	// the topic; 0: there is a broker without a bound.
+	MessagesPerSecond int64 `json:"messagesPerSecond"`
+	BytesPerSecond    int64 `json:"bytesPerSecond"`
 }
 
 func newTopicRow(t admin.Topic) topicRow {
@@ -42,6 +48,15 @@ func newTopicRow(t admin.Topic) topicRow {
 		r.Perm = same(r.Perm, b.Perm.String())
 		r.Retention = same(r.Retention, retentionText(b.RetentionMillis))
 		r.KeepUntilConsumed = r.KeepUntilConsumed && b.KeepUntilConsumed
+		r.Type = eachType(r.Type, typeText(b.Type))
+		r.MessagesPerSecond += b.Quota.MessagesPerSecond
+		r.BytesPerSecond += b.Quota.BytesPerSecond
+	}
+	if slices.ContainsFunc(t.Brokers, func(b admin.BrokerTopic) bool { return b.Quota.MessagesPerSecond == 0 }) {
+		r.MessagesPerSecond = 0
+	}
+	if slices.ContainsFunc(t.Brokers, func(b admin.BrokerTopic) bool { return b.Quota.BytesPerSecond == 0 }) {
+		r.BytesPerSecond = 0
 	}
 	return r
 }
@@ -86,72 +101,11 @@ func topicTable() table[topicRow] {
 			{title: "PERM", cell: func(r topicRow) string { return r.Perm }},
 			{title: "RETENTION", cell: func(r topicRow) string { return r.Retention }, wide: true},
 			{title: "KEEP", cell: func(r topicRow) string { return keepText(r.KeepUntilConsumed) }, wide: true},
+			{title: "TYPE", cell: func(r topicRow) string { return r.Type }, wide: true},
+			{title: "MESSAGES/S", cell: func(r topicRow) string { return rateText(r.MessagesPerSecond) }, wide: true},
+			{title: "BYTES/S", cell: func(r topicRow) string { return rateText(r.BytesPerSecond) }, wide: true},
 		},
 	}
-}
-
-// topicFlags are the settings of a topic on the command line.
-type topicFlags struct {
-	queues, readQueues, writeQueues int
-	perm                            string
-	retention                       string
-	keep                            bool
-}
-
-func (f *topicFlags) declare(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&f.queues, "queues", 0, "read and write queues on each broker")
-	cmd.Flags().IntVar(&f.readQueues, "read-queues", 0, "queues to read on each broker")
-	cmd.Flags().IntVar(&f.writeQueues, "write-queues", 0, "queues to write on each broker")
-	cmd.Flags().StringVar(&f.perm, "perm", "", "permission: rw, r, w or none")
-	complete(cmd, "perm", "rw", "r", "w", "none")
-	cmd.Flags().StringVar(&f.retention, "retention", "", "how long messages are kept: a `DURATION` (72h, 7d), forever, or default: as the broker does")
-	complete(cmd, "retention", "default", "forever", "1h", "24h", "72h", "7d")
-	cmd.Flags().BoolVar(&f.keep, "keep-until-consumed", false, "keep messages beyond that until all groups have consumed them")
-}
-
-// patch is what was said on the command line, checked.
-func (f *topicFlags) patch(cmd *cobra.Command) (admin.TopicPatch, error) {
-	var p admin.TopicPatch
-	if err := errors.Join(exclusive(cmd, "queues", "read-queues"), exclusive(cmd, "queues", "write-queues")); err != nil {
-		return p, err
-	}
-	for _, q := range []struct {
-		flag  string
-		value int
-		to    []**int
-	}{
-		{"queues", f.queues, []**int{&p.ReadQueues, &p.WriteQueues}},
-		{"read-queues", f.readQueues, []**int{&p.ReadQueues}},
-		{"write-queues", f.writeQueues, []**int{&p.WriteQueues}},
-	} {
-		if !cmd.Flags().Changed(q.flag) {
-			continue
-		}
-		if q.value < 1 {
-			return p, usagef("--%s %d: want at least 1", q.flag, q.value)
-		}
-		for _, to := range q.to {
-			*to = &q.value
-		}
-	}
-	if f.perm != "" {
-		perm, err := message.ParsePerm(f.perm)
-		if err != nil {
-			return p, usagef("--perm: %v", err)
-		}
-		p.Perm = &perm
-	}
-	if cmd.Flags().Changed("keep-until-consumed") {
-		p.KeepUntilConsumed = &f.keep
-	}
-	if cmd.Flags().Changed("retention") {
-		millis, err := topicRetention(f.retention)
-		if err != nil {
-			return p, usagef("--retention %q: %v", f.retention, err)
-		}
-		p.RetentionMillis = &millis
-	}
-	return p, nil
 }
 
 func (a *app) topicCreate() *cobra.Command {
@@ -160,6 +114,10 @@ func (a *app) topicCreate() *cobra.Command {
 	var ifMissing bool
 	c := &cobra.Command{
 		Use: "create TOPIC", Short: "Create a topic on all brokers, or on chosen ones",
+		Long: topicTypesText,
+		Example: `  rmq topic create orders --queues 16
+  rmq topic create alarms --type PRIORITY --queues 10
+  rmq topic create clicks --retention 24h --bytes-per-second 10485760`,
 		Args: takes("TOPIC"),
 	}
 	c.RunE = a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error {
@@ -179,26 +137,6 @@ func (a *app) topicCreate() *cobra.Command {
 	return c
 }
 
-func newTopicSpec(name string, p admin.TopicPatch) admin.TopicSpec {
-	s := admin.TopicSpec{Name: name}
-	if p.ReadQueues != nil {
-		s.ReadQueues = *p.ReadQueues
-	}
-	if p.WriteQueues != nil {
-		s.WriteQueues = *p.WriteQueues
-	}
-	if p.Perm != nil {
-		s.Perm = *p.Perm
-	}
-	if p.RetentionMillis != nil {
-		s.RetentionMillis = *p.RetentionMillis
-	}
-	if p.KeepUntilConsumed != nil {
-		s.KeepUntilConsumed = *p.KeepUntilConsumed
-	}
-	return s
-}
-
 // changed prints what was changed even when a part failed.
 func (a *app) changed(err error, print func() error) error {
 	var partial *admin.PartialError
@@ -212,7 +150,10 @@ func (a *app) topicAlter() *cobra.Command {
 	var t admin.Target
 	var f topicFlags
 	c := &cobra.Command{
-		Use: "alter TOPIC", Short: "Change the queues, the permission or the retention of a topic",
+		Use: "alter TOPIC", Short: "Change the settings of a topic",
+		Example: `  rmq topic alter orders --queues 16
+  rmq topic alter orders --type FIFO
+  rmq topic alter orders --messages-per-second 5000 --bytes-per-second 0`,
 		Args:              takes("TOPIC"),
 		ValidArgsFunction: a.completeTopics,
 	}
@@ -222,7 +163,7 @@ func (a *app) topicAlter() *cobra.Command {
 			return err
 		}
 		if p == (admin.TopicPatch{}) {
-			return usagef("nothing to change: give --queues, --read-queues, --write-queues, --perm, --retention or --keep-until-consumed")
+			return usagef("nothing to change: give --queues, --read-queues, --write-queues, --perm, --retention, --keep-until-consumed, --type, --messages-per-second or --bytes-per-second")
 		}
 		changes, err := ad.AlterTopic(ctx, args[0], p, t)
 		err = topicError(ctx, ad, args[0], err)
@@ -362,6 +303,7 @@ func (a *app) topicStats() *cobra.Command {
 func (v *topicView) write(w io.Writer, headers bool) error {
 	err := writeFields(w, "topic", v.Topic, "perm", v.Perm, "read queues", number(v.ReadQueues),
 		"write queues", number(v.WriteQueues), "retention", v.Retention, "keep until consumed", keepText(v.KeepUntilConsumed),
+		"type", v.Type, "messages a second", rateText(v.MessagesPerSecond), "bytes a second", rateText(v.BytesPerSecond),
 		"messages", number(v.Messages))
 	if err != nil {
 		return err

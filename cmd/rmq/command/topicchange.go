@@ -13,6 +13,9 @@ type topicSettings struct {
 	// Retention is default, forever or a duration.
 	Retention         string `json:"retention"`
 	KeepUntilConsumed bool   `json:"keepUntilConsumed"`
+	Type              string `json:"type"`
+	MessagesPerSecond int64  `json:"messagesPerSecond"`
+	BytesPerSecond    int64  `json:"bytesPerSecond"`
 }
 
 func newTopicSettings(c *protocol.TopicConfig) *topicSettings {
@@ -22,6 +25,7 @@ func newTopicSettings(c *protocol.TopicConfig) *topicSettings {
 	return &topicSettings{
 		ReadQueues: c.ReadQueues, WriteQueues: c.WriteQueues, Perm: c.Perm.String(),
 		Retention: retentionText(c.RetentionMillis), KeepUntilConsumed: c.KeepUntilConsumed,
+		Type: typeText(c.Type), MessagesPerSecond: c.Quota.MessagesPerSecond, BytesPerSecond: c.Quota.BytesPerSecond,
 	}
 }
 
@@ -74,6 +78,9 @@ func topicChangeTable() table[topicChangeRow] {
 			{title: "PERM", cell: setting(func(s *topicSettings) string { return s.Perm })},
 			{title: "RETENTION", cell: setting(func(s *topicSettings) string { return s.Retention })},
 			{title: "KEEP", cell: setting(func(s *topicSettings) string { return keepText(s.KeepUntilConsumed) })},
+			{title: "TYPE", cell: setting(func(s *topicSettings) string { return s.Type })},
+			{title: "MESSAGES/S", cell: setting(func(s *topicSettings) string { return boundText(s.MessagesPerSecond) })},
+			{title: "BYTES/S", cell: setting(func(s *topicSettings) string { return boundText(s.BytesPerSecond) })},
 		},
 	}
 }

@@ -15,7 +15,11 @@ type topicView struct {
 	WriteQueues int    `json:"writeQueues"`
 	Retention   string `json:"retention"`
 	// KeepUntilConsumed says that every broker does so.
-	KeepUntilConsumed bool              `json:"keepUntilConsumed"`
+	KeepUntilConsumed bool `json:"keepUntilConsumed"`
+	// Type, MessagesPerSecond and BytesPerSecond are as in topicRow.
+	Type              string            `json:"type"`
+	MessagesPerSecond int64             `json:"messagesPerSecond"`
+	BytesPerSecond    int64             `json:"bytesPerSecond"`
 	Messages          int64             `json:"messages"`
 	Brokers           []topicBrokerView `json:"brokers"`
 	Queues            []queueRow        `json:"queues"`
@@ -44,6 +48,7 @@ func newTopicView(t *admin.Topic) *topicView {
 	v := &topicView{
 		Topic: t.Name, Perm: row.Perm, ReadQueues: row.ReadQueues, WriteQueues: row.WriteQueues,
 		Retention: row.Retention, KeepUntilConsumed: row.KeepUntilConsumed,
+		Type: row.Type, MessagesPerSecond: row.MessagesPerSecond, BytesPerSecond: row.BytesPerSecond,
 		Brokers: []topicBrokerView{}, Queues: []queueRow{},
 	}
 	for _, b := range t.Brokers {
