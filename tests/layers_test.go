@@ -21,7 +21,7 @@ const module = "github.com/rmqio/rmq/"
 // entry of its own.
 var layers = [][]string{
 	{"message", "internal/machine", "broker/pages", "tests/trap"},
-	{"message/batch"},
+	{"message/batch", "message/compress", "internal/telemetry"},
 	{"message/filter", "transport/protocol", "broker/store", "broker/view", "internal/client/lookup"},
 	{"transport", "transport/fabric"},
 	{"internal/client", "broker/...", "nameserver/..."},
@@ -73,6 +73,7 @@ var onlies = []only{
 	{"github.com/nats-io/nats-server/...", []string{"transport/fabric", "tests/bench"}, "clients must not carry the NATS server"},
 	{"go.etcd.io/bbolt/...", []string{"broker/store", "broker/view", "tests/bench"}, "the format on disk has one owner each for the log and the views"},
 	{"github.com/spf13/...", []string{"cmd/..."}, "libraries have no command line"},
+	{"go.opentelemetry.io/otel/semconv/...", []string{"internal/telemetry"}, "the conventions change: one package follows them"},
 }
 
 // pkg is what `go list` tells of a package; tests are not in it: they may use
@@ -228,6 +229,7 @@ func TestLayers_EachRuleCatches(t *testing.T) {
 		{"transport", []string{"github.com/nats-io/nats-server/v2/server"}, nil, "which only transport/fabric and tests/bench may"},
 		{"broker", []string{"go.etcd.io/bbolt/errors"}, nil, "which only broker/store and broker/view and tests/bench may"},
 		{"admin", []string{"github.com/spf13/cobra"}, nil, "which only cmd/... may"},
+		{"producer", []string{"go.opentelemetry.io/otel/semconv/v1.43.0"}, nil, "which only internal/telemetry may"},
 	}
 	for _, tt := range tests {
 		got := violations([]pkg{{ImportPath: module + tt.name, Imports: tt.imports, Deps: tt.deps}})

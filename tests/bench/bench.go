@@ -31,12 +31,12 @@ type config struct {
 	patience time.Duration // for a measurement to be undisturbed
 	markdown string
 	json     string
+	children string // the program that processes of a measurement run: this one
 }
 
 // bench is one run. It measures one thing after another.
 type bench struct {
 	cfg      config
-	self     string // this program
 	alive    map[*process]bool
 	dirs     int
 	profiles int

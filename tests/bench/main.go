@@ -81,7 +81,7 @@ func parse(args []string) (config, error) {
 
 // shortValues are the flags of -short.
 var shortValues = map[string]string{
-	"pairs": "1", "time": "50ms", "warmup": "0s", "bytes": "262144", "cold": "1048576", "recover": "1048576", "topics": "20", "patience": "0s",
+	"pairs": "1", "time": "50ms", "warmup": "0s", "bytes": "65536", "cold": "1048576", "recover": "1048576", "topics": "20", "patience": "0s",
 }
 
 func (c config) check() error {
@@ -103,9 +103,11 @@ func (c config) settings() map[string]string {
 
 // run measures and writes; what was measured before a failure is written too.
 func run(ctx context.Context, cfg config) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
+	var err error
+	if cfg.children == "" {
+		if cfg.children, err = os.Executable(); err != nil {
+			return err
+		}
 	}
 	if cfg.rmq, err = filepath.Abs(cfg.rmq); err != nil {
 		return err
@@ -116,7 +118,7 @@ func run(ctx context.Context, cfg config) error {
 	if cfg.dir, err = os.MkdirTemp(cfg.dir, "bench-"); err != nil {
 		return err
 	}
-	b := &bench{cfg: cfg, self: self, alive: map[*process]bool{}}
+	b := &bench{cfg: cfg, alive: map[*process]bool{}}
 	err = b.run(ctx)
 	return errors.Join(err, b.write(), os.RemoveAll(cfg.dir), printed(b.report))
 }

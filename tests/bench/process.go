@@ -84,7 +84,7 @@ func (b *bench) child(ctx context.Context, s spec) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, b.self)
+	cmd := exec.CommandContext(ctx, b.cfg.children)
 	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	return cmd, nil
 }
