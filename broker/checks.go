@@ -183,13 +183,7 @@ func (t *transactions) askFor(m transaction.Message, all []message.Stored, err e
 		Broker: t.broker, Group: m.Group, Check: m.Checks + 1, Batch: single,
 		Held: protocol.Held{Origin: m.Origin, Position: m.Position, ID: m.ID.String(), Topic: found.Topic},
 	}
-	return t.conn.Publish(inboxes[t.turn(m.Group, len(inboxes))], protocol.CheckTransaction, &event)
-}
-
-func (t *transactions) turn(group string, n int) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.schedule.Turn(group, n)
+	return t.conn.Publish(inboxes[transaction.Turn(&m, len(inboxes))], protocol.CheckTransaction, &event)
 }
 
 // park puts copies of the messages whose producers were asked in vain into

@@ -129,7 +129,16 @@ func (k *killing) succeed() {
 		successor := k.joined(fmt.Sprint("g", g), fmt.Sprint("successor", g))
 		answering.Go(func() { k.answer(ctx, successor) })
 	}
-	k.eventually("all transactions are decided", func() bool { return k.list(protocol.ListTransactionsRequest{Max: 1}).Pending == 0 })
+	var left *protocol.ListTransactionsResponse
+	k.Cleanup(func() {
+		if k.Failed() && left != nil {
+			k.Logf("%d are left: %+v", left.Pending, left.Transactions)
+		}
+	})
+	k.eventually("all transactions are decided", func() bool {
+		left = k.list(protocol.ListTransactionsRequest{Max: 3})
+		return left.Pending == 0
+	})
 	cancel()
 	answering.Wait()
 }

@@ -128,10 +128,14 @@ func (s *site) push(cfg Config, h Handler) (stop func()) {
 	return stop
 }
 
-// lag is how many messages a group has to consume, by all that the broker knows.
+// lag is how many messages a group has to consume, by all that the broker knows; -1
+// while it cannot be asked, as after a restart.
 func (s *site) lag(group string) int64 {
 	s.Helper()
 	g, err := s.admin.DescribeGroup(s.Context(), group, admin.Target{})
+	if protocol.CodeOf(err).Retryable() {
+		return -1
+	}
 	s.check(err)
 	return g.Lag()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,7 @@ func (ts *topics) add(name string) *topic {
 		return t
 	}
 	t := &topic{name: name, resolving: make(chan struct{}, 1)}
+	t.next.Store(rand.Uint64()) // programs that send one message each do not all begin with the same queue
 	t.fan.Store(&fan{err: protocol.TopicNotFound})
 	byName := maps.Clone(*ts.byName.Load())
 	byName[name] = t

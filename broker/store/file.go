@@ -77,7 +77,12 @@ func fillWithZeros(path string, used, capacity int64) error {
 	}
 	zeros := make([]byte, zeroStep)
 	for at := used; at < capacity; at += zeroStep {
-		if _, err := f.WriteAt(zeros[:min(zeroStep, capacity-at)], at); err != nil {
+		n := min(zeroStep, capacity-at)
+		_, err := f.WriteAt(zeros[:n], at)
+		if err == nil {
+			err = writeOut(f, at, n) // by and by: one sync of everything would hold up the commits' syncs
+		}
+		if err != nil {
 			return fmt.Errorf("fill %s to %d bytes: %w", path, capacity, err)
 		}
 	}

@@ -46,15 +46,8 @@ func (p *Plan) Next(m *Message) int64 {
 type Schedule struct {
 	plan    Plan
 	items   map[Key]*item
-	groups  map[string]*group
+	groups  map[string]*queue // what the producers of each are to be asked for
 	parking queue
-	turns   int // that were given
-}
-
-// group is the messages that the producers of one group are to be asked for.
-type group struct {
-	queue
-	turn int
 }
 
 type item struct {
@@ -66,7 +59,7 @@ type item struct {
 
 // NewSchedule returns an empty schedule.
 func NewSchedule(p Plan) *Schedule {
-	return &Schedule{plan: p, items: map[Key]*item{}, groups: map[string]*group{}}
+	return &Schedule{plan: p, items: map[Key]*item{}, groups: map[string]*queue{}}
 }
 
 // Put takes in a message that is open, as it is now, and plans for it. A message
@@ -117,7 +110,7 @@ func (s *Schedule) Remove(k Key) {
 func (s *Schedule) push(i *item) {
 	s.items[i.Key] = i
 	if i.group != "" && s.groups[i.group] == nil {
-		s.groups[i.group] = &group{turn: s.turns}
+		s.groups[i.group] = &queue{}
 	}
 	heap.Push(s.queueOf(i), i)
 }
@@ -126,7 +119,7 @@ func (s *Schedule) queueOf(i *item) *queue {
 	if i.group == "" {
 		return &s.parking
 	}
-	return &s.groups[i.group].queue
+	return s.groups[i.group]
 }
 
 // DueGroups returns the groups whose producers are to be asked now, sorted.
@@ -153,15 +146,11 @@ func (s *Schedule) Due(now time.Time, groupName string, limit int) []Key {
 // DueParking returns up to limit messages that are to be parked now.
 func (s *Schedule) DueParking(now time.Time, limit int) []Key { return s.parking.due(now, limit) }
 
-// Turn returns which of n producers of a group is asked, 0 to n-1: each in turn.
-func (s *Schedule) Turn(groupName string, n int) int {
-	g, ok := s.groups[groupName]
-	if !ok {
-		return 0
-	}
-	s.turns++
-	g.turn++
-	return g.turn % n
+// Turn returns which of n producers is asked for a message, 0 to n-1: at each
+// check the next one, so that n checks reach all of them, whatever else they are
+// asked for meanwhile.
+func Turn(m *Message, n int) int {
+	return int((m.Origin + uint64(m.Position) + uint64(m.Checks)) % uint64(n))
 }
 
 // queue is a heap of items by the time when they are due, and then by age.

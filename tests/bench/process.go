@@ -222,11 +222,6 @@ func (p *process) status(field string) int64 {
 	return procField(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid), field) << 10
 }
 
-// written is how many bytes the process has sent to the disk, or will.
-func (p *process) written() int64 {
-	return procField(fmt.Sprintf("/proc/%d/io", p.cmd.Process.Pid), "write_bytes")
-}
-
 // procField is the number behind "name:" in a file; 0 when it is not there.
 func procField(path, name string) int64 {
 	text, err := os.ReadFile(path)

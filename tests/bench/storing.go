@@ -27,7 +27,7 @@ func (b *bench) storeAlone() scenario {
 	}
 }
 
-// bytesWritten compares what the server sends to the disk with the bodies.
+// bytesWritten compares what goes to the disk with the bodies.
 func (b *bench) bytesWritten(size int, must, aim float64) scenario {
 	work := "bytes written by commits, " + byteText(size) + " at saturation"
 	return scenario{
@@ -51,7 +51,7 @@ func (b *bench) writing(size int) func(context.Context) (sample, error) {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, p.discard()) }()
-		written, zeroed := p.written(), segmentFiles(dir)
+		written, zeroed := diskWritten(dir), segmentFiles(dir)
 		s := b.bounded(rmqAsync(size))
 		s.Addr = p.listen
 		o, err := b.load(ctx, s)
@@ -59,7 +59,7 @@ func (b *bench) writing(size int) func(context.Context) (sample, error) {
 			return nil, err
 		}
 		zeroed = segmentFiles(dir) - zeroed // a segment is written once as a whole
-		written = p.written() - written
+		written = diskWritten(dir) - written
 		m = s.rates(o)
 		m["bytes by zeroing"], m["bytes by commits"] = float64(zeroed), float64(written-zeroed)
 		m["payload bytes"] = float64(o.Total) * float64(size)

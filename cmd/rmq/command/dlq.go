@@ -103,6 +103,11 @@ func (a *app) dlqList() *cobra.Command {
 			}
 			rows = append(rows, newDeadLetterRow(&m))
 		}
+		if len(rows) == 0 { // a group that was deleted may have left some
+			if _, err := ad.DescribeGroup(ctx, group, t); err != nil {
+				return groupError(ctx, ad, group, err)
+			}
+		}
 		return printList(a, rows, deadLetterTable())
 	})
 	c.Flags().IntVar(&count, "count", 100, "at most `N`; 0: all")

@@ -12,6 +12,8 @@ import (
 
 func TestDLQ(t *testing.T) {
 	c := newCLI(t)
+	c.fails(exitNotFound, "GROUP_NOT_FOUND", "dlq list billing")
+	c.ok("group create billing")
 	if rows := c.items("dlq list billing"); len(rows) != 0 {
 		t.Errorf("got %v", rows)
 	}

@@ -54,7 +54,7 @@ func TestDelayed_ListedAndRecalled(t *testing.T) {
 	forged := h[:len(h)-6] + "AAAAAA"
 	c.fails(exitUsage, "not a handle", "message recall x")
 	c.fails(exitUsage, "not a handle", "message recall "+forged)
-	c.fails(exitPartial, "1 were done, then: ", "message recall "+h+" x")
+	c.fails(exitUsage, "not a handle", "message recall "+h+" x")
 	c.fails(exitNotFound, "TOPIC_NOT_FOUND", "message delayed none")
 	c.fails(exitUsage, "--limit -1", "message delayed --limit -1")
 }
@@ -92,6 +92,8 @@ func TestTransaction_DecidedByProducerOrPerson(t *testing.T) {
 	c.ok("tx resolve --commit " + names[1])
 	c.fails(exitConflict, "CONFLICT", "tx resolve --rollback "+names[1])
 	c.fails(exitUsage, "one of --commit and --rollback", "tx resolve "+names[0])
+	c.fails(exitUsage, "exclude one another", "tx resolve --commit --rollback "+names[0])
+	c.fails(exitUsage, "not a handle", "tx resolve --commit x")
 	c.fails(exitUsage, "exclude one another", "tx check --topic orders "+names[0])
 	c.fails(exitUsage, `--transaction "maybe" is not known`, "pub orders x --transaction maybe")
 	c.fails(exitUsage, "--oneway and --transaction", "pub orders x --transaction commit --oneway")

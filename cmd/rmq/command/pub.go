@@ -131,6 +131,8 @@ func (f *pubFlags) check(cmd *cobra.Command) error {
 		return usagef("--batch %d: want 0 to %d", f.batch, maxPubBatch)
 	case f.template != "" && (f.hasBody || f.in == inNDJSON):
 		return usagef("--template makes the bodies; it goes with no BODY and no --in ndjson")
+	case f.in != inLines && strings.Contains(f.template, ".Line"):
+		return usagef("--template knows .Line only with --in lines")
 	}
 	if _, known := decisions[f.transaction]; f.transaction != "" && !known {
 		u := usagef("--transaction %q is not known", f.transaction)

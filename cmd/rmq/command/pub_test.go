@@ -117,6 +117,8 @@ func TestPub_MistakesExitWithTwo(t *testing.T) {
 		{"pub t x --priority 1 --message-group g", "cannot have a priority"},
 		{"pub t x --template a", "--template makes the bodies"},
 		{"pub t --template {{.M}}", "--template: "},
+		{"pub t --template {{.Line}}", ".Line only with --in lines"},
+		{"pub t x --delay-level 0", "--delay-level 0: they begin with 1"},
 		{"pub t --template {{", "--template: "},
 		{"pub t --template {{random(0)}}", "--template: "},
 		{"sub", "argument TOPIC is missing"},

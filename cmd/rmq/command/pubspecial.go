@@ -21,7 +21,7 @@ type specialFlags struct {
 
 func (f *specialFlags) declare(c *cobra.Command) {
 	c.Flags().DurationVar(&f.delay, "delay", 0, "deliver the messages after this time, by the broker's clock")
-	c.Flags().IntVar(&f.level, "delay-level", 0, "deliver after the time of the broker's delay level `N`, from 1")
+	c.Flags().IntVar(&f.level, "delay-level", 0, "deliver after the time of the broker's delay level `N`, from 1; above the last: the last")
 	c.Flags().StringVar(&f.at, "at", "", "deliver the messages at `TIME`: RFC 3339, or +1h30m")
 	c.Flags().IntVar(&f.priority, "priority", 0, "priority of the messages, 0 to 9, in a topic of type PRIORITY")
 	c.Flags().StringVar(&f.dedupKey, "dedup-key", "", "store only one message with this `KEY` within the broker's window")
@@ -32,8 +32,11 @@ func (f *specialFlags) check(cmd *cobra.Command, group string) (err error) {
 	if err := exclusive(cmd, "delay", "delay-level", "at"); err != nil {
 		return err
 	}
-	if f.delay < 0 {
+	switch {
+	case f.delay < 0:
 		return usagef("--delay %s is negative", f.delay)
+	case cmd.Flags().Changed("delay-level") && f.level < 1:
+		return usagef("--delay-level %d: they begin with 1", f.level)
 	}
 	if f.until, err = deliveryTime(f.at, time.Now()); err != nil {
 		return err

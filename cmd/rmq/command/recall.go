@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rmqio/rmq/admin"
+	"github.com/rmqio/rmq/internal/client"
 )
 
 // recallRow is what became of one message. The fields are API.
@@ -32,6 +33,9 @@ that was delivered already cannot be taken back: the exit code is 6 then.
 }
 
 func (a *app) recall(ctx context.Context, ad *admin.Admin, handles []string) error {
+	if err := checkHandles(handles); err != nil {
+		return err
+	}
 	var rows []recallRow
 	late := 0
 	var failure error
@@ -51,6 +55,16 @@ func (a *app) recall(ctx context.Context, ad *admin.Admin, handles []string) err
 	f := &Failure{Message: fmt.Sprintf("%d of %d messages were delivered before", late, len(handles))}
 	f.named("ALREADY_DELIVERED")
 	return f
+}
+
+// checkHandles fails before anything is done when one of them never was a handle.
+func checkHandles(handles []string) error {
+	for _, h := range handles {
+		if _, err := client.ParseHandle(h); err != nil {
+			return usagef("%q: %v", h, err)
+		}
+	}
+	return nil
 }
 
 // printDone prints what was done before a failure, which makes the exit code

@@ -16,6 +16,9 @@ import (
 	"github.com/rmqio/rmq/producer"
 )
 
+// replyError is the property of a reply whose command failed: what it failed of.
+const replyError = "rmq.error"
+
 // requestCloseTimeout bounds the goodbye of a command that requests or replies.
 const requestCloseTimeout = 5 * time.Second
 
@@ -69,6 +72,9 @@ func (a *app) request(ctx context.Context, f pubFlags) error {
 		return err
 	}
 	reply, err := p.Request(ctx, m)
+	if err == nil && reply.Properties[replyError] != "" {
+		err = &Failure{Code: "REPLIER_FAILED", Message: reply.Properties[replyError], Hint: "see what the replier prints", exit: exitFailure}
+	}
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestCloseTimeout)
 	defer cancel()
 	if errors.Is(err, producer.ErrUnknownOutcome) {
@@ -117,7 +123,7 @@ body is its stdin), or else with the request's own body.
 	}
 	c.Flags().StringVarP(&f.group, "group", "g", "rmq-reply", "consumer `GROUP` that shares the requests")
 	c.Flags().StringVar(&f.command, "command", "", "answer with what this shell `COMMAND` prints")
-	c.Flags().IntVar(&f.count, "count", 0, "exit after `N` requests")
+	c.Flags().IntVar(&f.count, "count", 0, "exit after `N` requests, answered or failed")
 	return c
 }
 
@@ -130,21 +136,27 @@ func (a *app) reply(ctx context.Context, f replyFlags) error {
 	if err != nil {
 		return err
 	}
-	answered := 0
+	answered, failed := 0, 0
 	for d, err := range c.Messages(ctx) {
 		if err != nil {
 			return errors.Join(err, closePull(ctx, c))
 		}
 		if err := a.answer(ctx, d, f); err != nil {
+			failed++
 			a.note("request %s: %v", d.ID, err)
-			continue
+		} else {
+			answered++
 		}
-		if answered++; answered == f.count {
+		if answered+failed == f.count {
 			break
 		}
 	}
-	a.note("%d requests were answered", answered)
-	return closePull(ctx, c)
+	a.note("requests answered: %d, failed: %d", answered, failed)
+	err = closePull(ctx, c)
+	if failed > 0 && f.count > 0 {
+		err = errors.Join(err, &Failure{Code: "PARTIAL", Message: fmt.Sprintf("%d of %d requests were not answered", failed, f.count), exit: exitPartial})
+	}
+	return err
 }
 
 func (a *app) answer(ctx context.Context, d *consumer.Delivery, f replyFlags) error {
@@ -157,7 +169,8 @@ func (a *app) answer(ctx context.Context, d *consumer.Delivery, f replyFlags) er
 		cmd.Stdin, cmd.Stderr = bytes.NewReader(d.Body), a.err
 		printed, err := cmd.Output()
 		if err != nil {
-			return fmt.Errorf("%s: %w", f.command, err)
+			err = fmt.Errorf("%s: %w", f.command, err)
+			return errors.Join(err, d.Reply(ctx, &message.Message{Properties: map[string]string{replyError: err.Error()}}))
 		}
 		body = printed
 	}

@@ -159,10 +159,15 @@ func (a *app) txResolve() *cobra.Command {
 		RunE: a.withAdmin(func(ctx context.Context, ad *admin.Admin, handles []string) error {
 			d := protocol.Commit
 			switch {
-			case commit == rollback:
+			case commit && rollback:
+				return usagef("--commit and --rollback exclude one another")
+			case !commit && !rollback:
 				return usagef("one of --commit and --rollback is needed")
 			case rollback:
 				d = protocol.Rollback
+			}
+			if err := checkHandles(handles); err != nil {
+				return err
 			}
 			return a.resolve(ctx, ad, handles, d)
 		}),
