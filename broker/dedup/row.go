@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/rmqio/rmq/broker/payload"
 	"github.com/rmqio/rmq/message"
 )
 
@@ -54,14 +55,8 @@ func (v *View) Load(key, value []byte) error {
 }
 
 func (p *Place) read(value []byte) bool {
-	index, a := binary.Uvarint(value)
-	millis, b := binary.Varint(value[max(a, 0):])
-	if a <= 0 || b <= 0 {
-		return false
-	}
-	value = value[a+b:]
-	queue, a := binary.Uvarint(value)
-	offset, b := binary.Uvarint(value[max(a, 0):])
-	*p = Place{Queue: uint32(queue), Offset: int64(offset), Index: index, Millis: millis}
-	return a > 0 && b > 0 && len(value) == a+b && queue <= math.MaxUint32 && offset <= math.MaxInt64
+	r := payload.Of(value)
+	p.Index, p.Millis = r.Number(math.MaxUint64), r.Signed(math.MinInt64)
+	p.Queue, p.Offset = uint32(r.Number(math.MaxUint32)), int64(r.Number(math.MaxInt64))
+	return r.Done()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/rmqio/rmq/broker/payload"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
@@ -44,13 +45,13 @@ func EncodePut(cfg protocol.GroupConfig) []byte {
 
 // EncodeDelete is the payload of a record that deletes a group.
 func EncodeDelete(name string) []byte {
-	return appendName([]byte{recordVersion}, name)
+	return payload.AppendText([]byte{recordVersion}, name)
 }
 
 // EncodeOffsets is the payload of a record that moves offsets of a group. The
 // rows are applied in their order.
 func EncodeOffsets(group string, offsets []Offset) []byte {
-	b := appendName([]byte{recordVersion}, group)
+	b := payload.AppendText([]byte{recordVersion}, group)
 	b = binary.AppendUvarint(b, uint64(len(offsets)))
 	for _, o := range offsets {
 		b = binary.AppendUvarint(b, o.TopicID)
@@ -84,9 +85,9 @@ func EncodeRelease(group string, topicID uint64, client string, queues []int) []
 }
 
 func encodeLeases(kind byte, group string, topicID uint64, client string, queues []int) []byte {
-	b := appendName([]byte{recordVersion, kind}, group)
+	b := payload.AppendText([]byte{recordVersion, kind}, group)
 	b = binary.AppendUvarint(b, topicID)
-	b = appendName(b, client)
+	b = payload.AppendText(b, client)
 	b = binary.AppendUvarint(b, uint64(len(queues)))
 	for _, q := range queues {
 		b = binary.AppendUvarint(b, uint64(q))
@@ -105,10 +106,6 @@ func encodeFlags(cfg protocol.GroupConfig) (flags byte) {
 		flags |= flagRetry
 	}
 	return flags
-}
-
-func appendName(b []byte, name string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(name))), name...)
 }
 
 // DecodePut reads what EncodePut wrote. Errors: ErrRecord.
@@ -139,12 +136,12 @@ func DecodeDelete(data []byte) (group string, err error) {
 func DecodeOffsets(data []byte) (group string, offsets []Offset, err error) {
 	p := open(data)
 	group = p.name()
-	offsets = make([]Offset, p.count(leastOffsetBytes))
+	offsets = make([]Offset, p.Count(leastOffsetBytes))
 	for i := range offsets {
 		o := &offsets[i]
-		o.TopicID, o.Queue = p.number(math.MaxUint64), p.queue()
-		o.Reset = p.byte(kindReset) == kindReset
-		o.Offset, o.Fence = int64(p.number(math.MaxInt64)), p.number(math.MaxUint64)
+		o.TopicID, o.Queue = p.Number(math.MaxUint64), p.queue()
+		o.Reset = p.Byte(kindReset) == kindReset
+		o.Offset, o.Fence = int64(p.Number(math.MaxInt64)), p.Number(math.MaxUint64)
 	}
 	if err := p.end("offsets"); err != nil {
 		return "", nil, err
@@ -167,14 +164,14 @@ type Leases struct {
 func DecodeLeases(data []byte) (Leases, error) {
 	p := open(data)
 	var l Leases
-	l.Release = p.byte(kindRelease) == kindRelease
-	l.Group, l.TopicID = p.name(), p.number(math.MaxUint64)
+	l.Release = p.Byte(kindRelease) == kindRelease
+	l.Group, l.TopicID = p.name(), p.Number(math.MaxUint64)
 	if l.Release {
-		l.Client = p.text(0)
+		l.Client = p.Text(0, maxNameBytes)
 	} else {
 		l.Client = p.name()
 	}
-	l.Queues = make([]int, p.count(1))
+	l.Queues = make([]int, p.Count(1))
 	for i := range l.Queues {
 		l.Queues[i] = p.queue()
 	}
@@ -184,67 +181,18 @@ func DecodeLeases(data []byte) (Leases, error) {
 	return l, nil
 }
 
-// payload takes fields from the front of b. After one that is not there, or is
-// out of its range, all further ones are zero and bad is set.
-type payload struct {
-	b   []byte
-	bad bool
-}
+// fields are those of a record or row of this package.
+type fields struct{ payload.Reader }
 
 // open takes the version.
-func open(data []byte) *payload {
-	p := &payload{b: data}
-	if p.byte(recordVersion) != recordVersion {
-		p.fail()
-	}
-	return p
-}
+func open(data []byte) *fields { return &fields{payload.Versioned(data, recordVersion)} }
 
-func (p *payload) fail() { p.b, p.bad = nil, true }
+func (p *fields) queue() int { return int(p.Number(math.MaxInt32)) }
 
-func (p *payload) byte(limit byte) byte {
-	if len(p.b) == 0 || p.b[0] > limit {
-		p.fail()
-		return 0
-	}
-	v := p.b[0]
-	p.b = p.b[1:]
-	return v
-}
+func (p *fields) name() string { return p.Text(1, maxNameBytes) }
 
-func (p *payload) number(limit uint64) uint64 {
-	v, n := binary.Uvarint(p.b)
-	if n <= 0 || v > limit {
-		p.fail()
-		return 0
-	}
-	p.b = p.b[n:]
-	return v
-}
-
-func (p *payload) queue() int { return int(p.number(math.MaxInt32)) }
-
-// count takes the number of elements of at least size bytes that follow, so that
-// nothing is allocated for a false one.
-func (p *payload) count(size int) int {
-	return int(p.number(uint64(len(p.b) / size)))
-}
-
-func (p *payload) name() string { return p.text(1) }
-
-func (p *payload) text(least int) string {
-	n := int(p.number(maxNameBytes))
-	if n < least || n > len(p.b) {
-		p.fail()
-		return ""
-	}
-	s := string(p.b[:n])
-	p.b = p.b[n:]
-	return s
-}
-
-func (p *payload) end(kind string) error {
-	if p.bad || len(p.b) != 0 {
+func (p *fields) end(kind string) error {
+	if !p.Done() {
 		return fmt.Errorf("%w: payload of %s is cut, too long or damaged", ErrRecord, kind)
 	}
 	return nil

@@ -120,22 +120,22 @@ func appendConfig(b []byte, cfg protocol.GroupConfig) []byte {
 }
 
 // config takes what appendConfig wrote.
-func (p *payload) config(name string) protocol.GroupConfig {
-	flags := p.byte(knownFlags)
+func (p *fields) config(name string) protocol.GroupConfig {
+	flags := p.Byte(knownFlags)
 	cfg := decodeConfig(name, flags)
 	if flags&flagRetry == 0 {
 		return cfg
 	}
-	cfg.RetryMax = int(p.number(MaxRetryMax-protocol.NoRetry)) + protocol.NoRetry
-	switch p.byte(policyExponential) {
+	cfg.RetryMax = int(p.Number(MaxRetryMax-protocol.NoRetry)) + protocol.NoRetry
+	switch p.Byte(policyExponential) {
 	case policyTable:
 		cfg.RetryPolicy.Kind = protocol.RetryTable
 	case policyExponential:
 		cfg.RetryPolicy.Kind = protocol.RetryExponential
 	}
-	cfg.RetryPolicy.FirstMillis, cfg.RetryPolicy.MaxMillis = int64(p.number(math.MaxInt64)), int64(p.number(math.MaxInt64))
+	cfg.RetryPolicy.FirstMillis, cfg.RetryPolicy.MaxMillis = int64(p.Number(math.MaxInt64)), int64(p.Number(math.MaxInt64))
 	if !hasRetry(cfg) {
-		p.fail() // nobody writes it
+		p.Fail() // nobody writes it
 	}
 	return cfg
 }

@@ -3,6 +3,8 @@ package group
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/rmqio/rmq/broker/payload"
 )
 
 const (
@@ -80,9 +82,9 @@ func (v *View) Load(key, value []byte) error {
 }
 
 func (v *View) loadGroupLocked(name string, value []byte) error {
-	p := payload{b: value}
+	p := fields{payload.Of(value)}
 	cfg := p.config(name)
-	if len(name) > maxNameBytes || p.bad || len(p.b) > 0 {
+	if len(name) > maxNameBytes || !p.Done() {
 		return fmt.Errorf("%w: group %q has configuration %x", ErrRecord, name, value)
 	}
 	v.groups[name] = &members{config: cfg}

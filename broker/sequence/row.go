@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/rmqio/rmq/broker/payload"
 	"github.com/rmqio/rmq/broker/store"
 )
 
@@ -61,9 +62,9 @@ func (v *View) Load(key, value []byte) error {
 	}
 	be := binary.BigEndian
 	e := &entry{Key: Key{Producer: be.Uint64(key), Queue: store.QueueKey{Topic: be.Uint64(key[8:]), Queue: be.Uint32(key[16:])}}}
-	r := row{b: value}
+	r := payload.Of(value)
 	e.read(&r)
-	if r.bad || len(r.b) > 0 || e.incarnation == 0 || len(e.spans) == 0 || e.floor > e.spans[0].first {
+	if !r.Done() || e.incarnation == 0 || len(e.spans) == 0 || e.floor > e.spans[0].first {
 		return fmt.Errorf("%w: %x of key %x", ErrRow, value, key)
 	}
 	v.mu.Lock()
@@ -74,56 +75,20 @@ func (v *View) Load(key, value []byte) error {
 	return nil
 }
 
-func (e *entry) read(r *row) {
-	e.index, e.millis = r.uvarint(), r.varint()
-	e.incarnation, e.floor, e.begun = r.uvarint(), r.uvarint(), r.uvarint()
-	for range r.count(maxFenced) {
-		e.fenced = append(e.fenced, r.uvarint())
+func (e *entry) read(r *payload.Reader) {
+	e.index, e.millis = r.Number(math.MaxUint64), r.Signed(math.MinInt64)
+	e.incarnation, e.floor, e.begun = r.Number(math.MaxUint64), r.Number(math.MaxUint64), r.Number(math.MaxUint64)
+	for range r.Number(maxFenced) {
+		e.fenced = append(e.fenced, r.Number(math.MaxUint64))
 	}
 	end := uint64(0)
-	for range r.count(maxSpans) {
-		s := span{first: r.uvarint(), count: r.uvarint()}
+	for range r.Number(maxSpans) {
+		s := span{first: r.Number(math.MaxUint64), count: r.Number(math.MaxUint64)}
 		if s.first += end; s.first < end || s.end() <= s.first {
-			r.bad = true
+			r.Fail()
 		}
-		s.Base, s.Index, s.Millis = r.varint(), r.uvarint(), r.varint()
+		s.Base, s.Index, s.Millis = r.Signed(math.MinInt64), r.Number(math.MaxUint64), r.Signed(math.MinInt64)
 		e.spans = append(e.spans, s)
 		end = s.end()
 	}
-}
-
-// row reads the varints of a value; what is missing is 0, and bad.
-type row struct {
-	b   []byte
-	bad bool
-}
-
-func (r *row) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	return take(r, v, n)
-}
-
-func (r *row) varint() int64 {
-	v, n := binary.Varint(r.b)
-	return take(r, v, n)
-}
-
-func take[T any](r *row, v T, n int) T {
-	if n <= 0 {
-		var none T
-		r.bad, r.b = true, nil
-		return none
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-// count reads how many follow; more than the limit are none, and bad.
-func (r *row) count(limit uint64) uint64 {
-	n := r.uvarint()
-	if n > min(limit, math.MaxInt32) {
-		r.bad = true
-		return 0
-	}
-	return n
 }

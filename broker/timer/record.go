@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"math"
 
+	"github.com/rmqio/rmq/broker/payload"
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/message/batch"
 )
@@ -36,18 +37,18 @@ func Encode(millis []int64, b []byte) []byte {
 // looked into; it has a checksum of its own. Errors: ErrRecord.
 func Decode(data []byte) (millis []int64, b []byte, err error) {
 	p := open(data)
-	millis = make([]int64, p.number(uint64(min(len(p.b), batch.MaxCount))))
+	millis = make([]int64, p.Number(uint64(min(len(p.Rest()), batch.MaxCount))))
 	for i := range millis {
-		millis[i] = p.signed()
+		millis[i] = p.Signed(math.MinInt64)
 		if millis[i] == gone {
-			p.fail()
+			p.Fail()
 		}
 	}
-	sum := checksum(data[:len(data)-len(p.b)])
-	if p.bad || len(millis) == 0 || len(p.b) < checksumBytes || binary.LittleEndian.Uint32(p.b) != sum {
+	sum := checksum(data[:len(data)-len(p.Rest())])
+	if p.Bad() || len(millis) == 0 || len(p.Rest()) < checksumBytes || binary.LittleEndian.Uint32(p.Rest()) != sum {
 		return nil, nil, fmt.Errorf("%w: timer record of %d bytes is cut or damaged", ErrRecord, len(data))
 	}
-	return millis, p.b[checksumBytes:], nil
+	return millis, p.Rest()[checksumBytes:], nil
 }
 
 // EncodeRecall is the payload of a record that takes a message back.
@@ -60,8 +61,8 @@ func EncodeRecall(at Place, id message.ID) []byte {
 // DecodeRecall reads what EncodeRecall wrote. Errors: ErrRecord.
 func DecodeRecall(data []byte) (Place, message.ID, error) {
 	p := open(data)
-	at := Place{Origin: p.number(math.MaxUint64), Position: p.position()}
-	id := p.id()
+	at := Place{Origin: p.Number(math.MaxUint64), Position: p.position()}
+	id := p.ID()
 	return at, id, p.end("recall")
 }
 
@@ -69,59 +70,16 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-// payload takes fields from the front of b. After one that is not there, or is
-// out of its range, all further ones are zero and bad is set.
-type payload struct {
-	b   []byte
-	bad bool
-}
+// fields are those of a record or row of this package.
+type fields struct{ payload.Reader }
 
 // open takes the version.
-func open(data []byte) *payload {
-	p := &payload{b: data}
-	if len(data) == 0 || data[0] != recordVersion {
-		p.fail()
-		return p
-	}
-	p.b = data[1:]
-	return p
-}
+func open(data []byte) *fields { return &fields{payload.Versioned(data, recordVersion)} }
 
-func (p *payload) fail() { p.b, p.bad = nil, true }
+func (p *fields) position() int { return int(p.Number(batch.MaxCount - 1)) }
 
-func (p *payload) number(limit uint64) uint64 {
-	v, n := binary.Uvarint(p.b)
-	if n <= 0 || v > limit {
-		p.fail()
-		return 0
-	}
-	p.b = p.b[n:]
-	return v
-}
-
-func (p *payload) position() int { return int(p.number(batch.MaxCount - 1)) }
-
-func (p *payload) signed() int64 {
-	v, n := binary.Varint(p.b)
-	if n <= 0 {
-		p.fail()
-		return 0
-	}
-	p.b = p.b[n:]
-	return v
-}
-
-func (p *payload) id() (id message.ID) {
-	if len(p.b) < len(id) {
-		p.fail()
-		return id
-	}
-	p.b = p.b[copy(id[:], p.b):]
-	return id
-}
-
-func (p *payload) end(kind string) error {
-	if p.bad || len(p.b) != 0 {
+func (p *fields) end(kind string) error {
+	if !p.Done() {
 		return fmt.Errorf("%w: %s is cut, too long or damaged", ErrRecord, kind)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/rmqio/rmq/broker/payload"
 	"github.com/rmqio/rmq/message/batch"
 )
 
@@ -88,14 +89,14 @@ func (v *View) Load(key, value []byte) error {
 }
 
 func (v *View) loadEntryLocked(origin uint64, value []byte) error {
-	p := &payload{b: value}
+	p := &fields{payload.Of(value)}
 	e := entry{
-		origin: origin, at: p.number(math.MaxUint64), topic: p.number(math.MaxUint64),
-		queue: uint32(p.number(math.MaxUint32)), bytes: uint32(p.number(math.MaxUint32)),
+		origin: origin, at: p.Number(math.MaxUint64), topic: p.Number(math.MaxUint64),
+		queue: uint32(p.Number(math.MaxUint32)), bytes: uint32(p.Number(math.MaxUint32)),
 	}
 	e.set(p.messages())
 	if e.at < origin || e.left() == 0 {
-		p.fail()
+		p.Fail()
 	}
 	if err := p.end("row"); err != nil {
 		return fmt.Errorf("messages of record %d: %w", origin, err)
@@ -107,22 +108,22 @@ func (v *View) loadEntryLocked(origin uint64, value []byte) error {
 }
 
 // messages takes when the messages of a row are due, by position.
-func (p *payload) messages() []int64 {
-	left := int(p.number(uint64(len(p.b) / 2)))
+func (p *fields) messages() []int64 {
+	left := int(p.Number(uint64(len(p.Rest()) / 2)))
 	millis := make([]int64, 0, min(left, batch.MaxCount))
 	last := int64(0)
 	for range left {
 		gap := p.position()
-		if p.bad || len(millis)+gap >= batch.MaxCount {
-			p.fail()
+		if p.Bad() || len(millis)+gap >= batch.MaxCount {
+			p.Fail()
 			return nil
 		}
 		for range gap {
 			millis = append(millis, gone)
 		}
-		last += p.signed()
+		last += p.Signed(math.MinInt64)
 		if last == gone {
-			p.fail()
+			p.Fail()
 		}
 		millis = append(millis, last)
 	}
@@ -130,10 +131,10 @@ func (p *payload) messages() []int64 {
 }
 
 func (v *View) loadRecallLocked(index uint64, value []byte) error {
-	p := &payload{b: value}
-	r := recall{index: index, place: Place{Origin: p.number(math.MaxUint64), Position: p.position()}}
-	r.topic, r.millis = p.number(math.MaxUint64), int64(p.number(math.MaxInt64))
-	r.id = p.id()
+	p := &fields{payload.Of(value)}
+	r := recall{index: index, place: Place{Origin: p.Number(math.MaxUint64), Position: p.position()}}
+	r.topic, r.millis = p.Number(math.MaxUint64), int64(p.Number(math.MaxInt64))
+	r.id = p.ID()
 	if err := p.end("row"); err != nil {
 		return fmt.Errorf("recall record %d: %w", index, err)
 	}

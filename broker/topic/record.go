@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/rmqio/rmq/broker/payload"
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/transport/protocol"
 )
@@ -54,70 +55,23 @@ func DecodePut(data []byte) (protocol.TopicConfig, error) {
 	if err != nil {
 		return protocol.TopicConfig{}, err
 	}
-	r := reader{rest: rest}
+	r := payload.Of(rest)
+	rate := func() int64 { return int64(r.Number(math.MaxInt64)) }
 	cfg := protocol.TopicConfig{
 		Name:            name,
-		ReadQueues:      int(r.number(math.MaxInt32)),
-		WriteQueues:     int(r.number(math.MaxInt32)),
-		Perm:            message.Perm(r.number(maxPerm)),
-		RetentionMillis: r.signed(),
+		ReadQueues:      int(r.Number(math.MaxInt32)),
+		WriteQueues:     int(r.Number(math.MaxInt32)),
+		Perm:            message.Perm(r.Number(maxPerm)),
+		RetentionMillis: r.Signed(math.MinInt64),
 
-		KeepUntilConsumed: r.flags(flagKeepUntilConsumed) == flagKeepUntilConsumed,
-		Type:              message.Kind(r.text(maxTypeBytes)),
-		Quota:             protocol.Rates{MessagesPerSecond: r.number(math.MaxInt64), BytesPerSecond: r.number(math.MaxInt64)},
+		KeepUntilConsumed: r.Byte(flagKeepUntilConsumed) == flagKeepUntilConsumed,
+		Type:              message.Kind(r.Text(0, maxTypeBytes)),
+		Quota:             protocol.Rates{MessagesPerSecond: rate(), BytesPerSecond: rate()},
 	}
-	if r.bad || len(r.rest) != 0 {
+	if !r.Done() {
 		return protocol.TopicConfig{}, fmt.Errorf("%w: put of %q: %x is cut, too long or beyond a limit", ErrRecord, name, rest)
 	}
 	return cfg, nil
-}
-
-// reader takes fields from the front of rest. After one that is not there or
-// beyond its limit, bad is set.
-type reader struct {
-	rest []byte
-	bad  bool
-}
-
-func (r *reader) number(limit uint64) int64 {
-	v, n := binary.Uvarint(r.rest)
-	if n <= 0 || v > limit {
-		r.bad = true
-		return 0
-	}
-	r.rest = r.rest[n:]
-	return int64(v)
-}
-
-func (r *reader) signed() int64 {
-	v, n := binary.Varint(r.rest)
-	if n <= 0 {
-		r.bad = true
-		return 0
-	}
-	r.rest = r.rest[n:]
-	return v
-}
-
-func (r *reader) flags(known byte) byte {
-	if len(r.rest) == 0 || r.rest[0]&^known != 0 {
-		r.bad = true
-		return 0
-	}
-	flags := r.rest[0]
-	r.rest = r.rest[1:]
-	return flags
-}
-
-func (r *reader) text(limit uint64) string {
-	n := r.number(limit)
-	if n > int64(len(r.rest)) {
-		r.bad = true
-		return ""
-	}
-	text := string(r.rest[:n])
-	r.rest = r.rest[n:]
-	return text
 }
 
 // DecodeDelete reads what EncodeDelete wrote. Errors: ErrRecord.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/rmqio/rmq/broker/payload"
 	"github.com/rmqio/rmq/message/batch"
 )
 
@@ -70,7 +71,7 @@ func (h *half) value() []byte {
 	b = binary.AppendUvarint(b, uint64(h.queue))
 	b = binary.AppendUvarint(b, uint64(h.bytes))
 	b = binary.AppendVarint(b, h.millis)
-	b = appendName(b, h.group)
+	b = payload.AppendText(b, h.group)
 	b = binary.AppendUvarint(b, uint64(len(h.open)))
 	for i := range h.open {
 		b = h.open[i].append(b)
@@ -97,15 +98,15 @@ func (v *View) Load(key, value []byte) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	p := &payload{b: value}
+	p := &fields{payload.Of(value)}
 	number, ok := binary.BigEndian.Uint64(key[1:]), false
 	switch key[0] {
 	case rowDecided:
 		verdict := p.verdict()
-		ok = p.done() && v.decided.load(number, verdict)
+		ok = p.Done() && v.decided.load(number, verdict)
 	case rowHalf:
 		h := p.half()
-		if ok = p.done() && number > 0 && h.at >= number && len(h.open) > 0; ok {
+		if ok = p.Done() && number > 0 && h.at >= number && len(h.open) > 0; ok {
 			v.addLocked(number, h)
 		}
 	}
@@ -115,33 +116,31 @@ func (v *View) Load(key, value []byte) error {
 	return nil
 }
 
-func (p *payload) done() bool { return !p.bad && len(p.b) == 0 }
-
-func (p *payload) verdict() Verdict {
+func (p *fields) verdict() Verdict {
 	return Verdict{
-		Key: Key{Origin: p.uvarint(math.MaxUint64), Position: p.position()}, ID: p.id(),
-		TopicID: p.uvarint(math.MaxUint64), Queue: int(p.uvarint(math.MaxInt32)), Offset: p.varint(-1), StoreMillis: p.varint(math.MinInt64),
+		Key: Key{Origin: p.Number(math.MaxUint64), Position: p.position()}, ID: p.ID(),
+		TopicID: p.Number(math.MaxUint64), Queue: int(p.Number(math.MaxInt32)), Offset: p.Signed(-1), StoreMillis: p.Signed(math.MinInt64),
 	}
 }
 
-func (p *payload) half() *half {
+func (p *fields) half() *half {
 	h := &half{
-		at: p.uvarint(math.MaxUint64), topic: p.uvarint(math.MaxUint64), queue: uint32(p.uvarint(math.MaxInt32)),
-		bytes: uint32(p.uvarint(math.MaxUint32)), millis: p.varint(math.MinInt64), group: p.name(),
+		at: p.Number(math.MaxUint64), topic: p.Number(math.MaxUint64), queue: uint32(p.Number(math.MaxInt32)),
+		bytes: uint32(p.Number(math.MaxUint32)), millis: p.Signed(math.MinInt64), group: p.name(),
 	}
-	h.open = make([]open, min(p.count(leastOpenBytes), batch.MaxCount))
+	h.open = make([]open, min(p.Count(leastOpenBytes), batch.MaxCount))
 	for i := range h.open {
 		h.open[i] = p.open()
 		if i > 0 && h.open[i].position <= h.open[i-1].position {
-			p.fail()
+			p.Fail()
 		}
 	}
 	return h
 }
 
-func (p *payload) open() open {
+func (p *fields) open() open {
 	return open{
-		position: uint32(p.position()), id: p.id(), immunity: int64(p.uvarint(math.MaxInt64)),
-		checks: uint32(p.uvarint(math.MaxUint32)), asked: p.varint(math.MinInt64), parked: p.byte(1) == 1,
+		position: uint32(p.position()), id: p.ID(), immunity: int64(p.Number(math.MaxInt64)),
+		checks: uint32(p.Number(math.MaxUint32)), asked: p.Signed(math.MinInt64), parked: p.Byte(1) == 1,
 	}
 }
