@@ -33,8 +33,8 @@ type sending struct {
 	left          atomic.Int32
 }
 
-// parcel is one batch on its way: checked, with its topic, and with who is told
-// the outcome.
+// parcel is one batch on its way. Once it is checked it has its topic, and who is
+// told the outcome.
 type parcel struct {
 	batch.Header
 	bytes         []byte
@@ -49,59 +49,59 @@ type parcel struct {
 func (s *sender) sendMessage(r *transport.Request) {
 	var req protocol.SendRequest
 	err := protocol.Unmarshal(r.Payload, &req)
-	var batches [][]byte
+	var parcels []parcel
 	if err == nil {
-		batches, err = split(req.Batches)
+		parcels, err = split(req.Batches)
 	}
 	if err != nil {
 		r.Fail(err)
 		return
 	}
-	q := &sending{request: r, client: req.ClientID, group: req.Group, results: make([]protocol.SendResult, len(batches))}
-	q.left.Store(int32(len(batches)))
-	for i, b := range batches {
-		if err := s.take(q, i, b); err != nil {
+	q := &sending{request: r, client: req.ClientID, group: req.Group, results: make([]protocol.SendResult, len(parcels))}
+	q.left.Store(int32(len(parcels)))
+	for i := range parcels {
+		if err := s.take(q, i, &parcels[i]); err != nil {
 			q.finish(i, protocol.SendResult{Err: protocol.AsError(err)})
 		}
 	}
 }
 
 // split cuts a request into its batches by their headers.
-func split(payload []byte) (batches [][]byte, err error) {
+func split(payload []byte) (parcels []parcel, err error) {
 	for rest := payload; len(rest) > 0; {
 		h, err := batch.ParseHeader(rest)
 		if err != nil {
-			return nil, protocol.Errorf(protocol.IllegalMessage, "batch %d: %v", len(batches), err)
+			return nil, protocol.Errorf(protocol.IllegalMessage, "batch %d: %v", len(parcels), err)
 		}
-		if len(batches) == maxSendBatches {
+		if len(parcels) == maxSendBatches {
 			return nil, protocol.Errorf(protocol.IllegalMessage, "more than %d batches in a request", maxSendBatches)
 		}
-		batches = append(batches, rest[:h.Length])
+		parcels = append(parcels, parcel{Header: h, bytes: rest[:h.Length]})
 		rest = rest[h.Length:]
 	}
-	if len(batches) == 0 {
+	if len(parcels) == 0 {
 		return nil, protocol.Errorf(protocol.IllegalMessage, "a request without batches")
 	}
-	return batches, nil
+	return parcels, nil
 }
 
 // take checks one batch and, unless it is known already, has it charged and
 // placed. With an error nothing was done.
-func (s *sender) take(q *sending, i int, b []byte) error {
-	h, err := batch.Check(b)
+func (s *sender) take(q *sending, i int, p *parcel) (err error) {
+	err = p.Check(p.bytes)
 	switch {
 	case err != nil:
 		return protocol.Errorf(protocol.IllegalMessage, "%v", err)
-	case h.Uses.Any&batch.UsesOrigin != 0:
+	case p.Uses.Any&batch.UsesOrigin != 0:
 		return protocol.Errorf(protocol.IllegalMessage, "only a broker says what a message is a copy of")
-	case h.Release.Origin != 0:
+	case p.Release.Origin != 0:
 		return protocol.Errorf(protocol.IllegalMessage, "only a broker releases messages that it held back")
 	}
-	t, key, err := s.writable(h.Topic, h.Queue)
-	if err != nil {
+	if p.topic, p.queue, err = s.writable(p.Topic, p.Queue); err != nil {
 		return err
 	}
-	p := &parcel{Header: h, bytes: b, topic: t, queue: key, client: q.client, group: q.group, done: func(r protocol.SendResult) { q.finish(i, r) }}
+	p.client, p.group = q.client, q.group
+	p.done = func(r protocol.SendResult) { q.finish(i, r) }
 	return s.state.once.take(p, s.charge)
 }
 

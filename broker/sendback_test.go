@@ -264,7 +264,11 @@ func TestSend_NobodyElseMakesCopies(t *testing.T) {
 		b := batch.NewBuilder("orders", 0)
 		m.ID, m.BornTime = f.ids.Next(), time.UnixMilli(f.millis())
 		b.Add(&m)
-		if err := (&sender{state: f.state}).take(&sending{}, 0, b.Finish()); !errors.Is(err, protocol.IllegalMessage) {
+		parcels, err := split(b.Finish())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := (&sender{state: f.state}).take(&sending{}, 0, &parcels[0]); !errors.Is(err, protocol.IllegalMessage) {
 			t.Errorf("got %v, want it refused", err)
 		}
 	}

@@ -120,7 +120,7 @@ func openViews(path string, cfg Config) (*state, error) {
 // appliers is the table of all types of records.
 func (s *state) appliers() map[store.Type][]func(store.Committed) error {
 	return map[store.Type][]func(store.Committed) error{
-		store.BatchRecord:       {s.timers.ApplyRelease, s.transactions.ApplyRelease, s.inTopic(s.applySent)},
+		store.BatchRecord:       {releasing(s.timers.ApplyRelease), releasing(s.transactions.ApplyRelease), s.inTopic(s.applySent)},
 		store.TimerRecord:       {s.inTopic(s.timers.ApplyTimer), s.inTopic(s.applyHeld)},
 		store.RecallRecord:      {s.timers.ApplyRecall},
 		store.HalfRecord:        {s.inTopic(s.transactions.ApplyHalf), s.inTopic(s.applyHeld)},
@@ -140,6 +140,16 @@ func (s *state) appliers() map[store.Type][]func(store.Committed) error {
 // payload.
 func data(apply func(index uint64, data []byte) error) func(store.Committed) error {
 	return func(r store.Committed) error { return apply(r.Index, r.Data) }
+}
+
+// releasing is an applier of batches with a release, which few have.
+func releasing(apply func(store.Committed) error) func(store.Committed) error {
+	return func(r store.Committed) error {
+		if !batch.HasRelease(r.Data) {
+			return nil
+		}
+		return apply(r)
+	}
 }
 
 // inTopic is an applier of records that mean nothing once their topic is deleted.

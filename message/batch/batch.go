@@ -62,7 +62,7 @@ type Header struct {
 	Purpose    Purpose
 	Sequence   Sequence // zero: the producer does not number its messages
 	Release    Release  // zero: no broker held the messages back
-	// Uses says what the messages have. Only Check sets it.
+	// Uses says what the messages have. Check sets it.
 	Uses   Uses
 	sparse sparse
 	bodyAt int // where the first message starts
@@ -126,13 +126,20 @@ func ParseHeader(b []byte) (Header, error) {
 // Verify is ParseHeader with the checksum: what passes is what the producer sent.
 func Verify(b []byte) (Header, error) {
 	h, err := ParseHeader(b)
+	if err == nil {
+		err = h.verify(b)
+	}
 	if err != nil {
 		return Header{}, err
 	}
-	if got := checksum(b[:h.Length]); got != h.CRC {
-		return Header{}, fmt.Errorf("%w: checksum %#08x, header says %#08x", ErrCorrupt, got, h.CRC)
-	}
 	return h, nil
+}
+
+func (h *Header) verify(b []byte) error {
+	if got := checksum(b[:h.Length]); got != h.CRC {
+		return fmt.Errorf("%w: checksum %#08x, header says %#08x", ErrCorrupt, got, h.CRC)
+	}
+	return nil
 }
 
 // Check is Verify that also walks the messages and holds each to the rules of
@@ -140,12 +147,24 @@ func Verify(b []byte) (Header, error) {
 // every batch it stores can be decoded. It refuses a sparse batch, which only
 // brokers make. It allocates nothing for a good batch.
 func Check(b []byte) (Header, error) {
-	h, err := Verify(b)
-	if err == nil && h.sparse.span > 0 {
-		err = fmt.Errorf("%w: messages are left out of the batch", message.ErrIllegalMessage)
+	h, err := ParseHeader(b)
+	if err == nil {
+		err = h.Check(b)
 	}
 	if err != nil {
 		return Header{}, err
+	}
+	return h, nil
+}
+
+// Check is the rest of the function Check, for a header that ParseHeader has read
+// from b. It sets Uses.
+func (h *Header) Check(b []byte) error {
+	if err := h.verify(b); err != nil {
+		return err
+	}
+	if h.sparse.span > 0 {
+		return fmt.Errorf("%w: messages are left out of the batch", message.ErrIllegalMessage)
 	}
 	rest := b[h.bodyAt:h.Length]
 	for i := range h.Count {
@@ -155,20 +174,20 @@ func Check(b []byte) (Header, error) {
 			use, err = checkHead(head)
 		}
 		if err != nil {
-			return Header{}, fmt.Errorf("message %d of %d: %w", i, h.Count, err)
+			return fmt.Errorf("message %d of %d: %w", i, h.Count, err)
 		}
 		h.Uses.add(i, use)
 		rest = next
 	}
 	switch {
 	case len(rest) != 0:
-		return Header{}, fmt.Errorf("%w: %d bytes after the last message", ErrCorrupt, len(rest))
+		return fmt.Errorf("%w: %d bytes after the last message", ErrCorrupt, len(rest))
 	case (h.Uses.Any&UsesDedupKey != 0) != (b[3]&flagDedup != 0):
-		return Header{}, fmt.Errorf("%w: flags %#02x do not say whether there are deduplication keys", ErrCorrupt, b[3])
+		return fmt.Errorf("%w: flags %#02x do not say whether there are deduplication keys", ErrCorrupt, b[3])
 	case (h.Uses.Any&UsesOrigin != 0) != (b[3]&flagCopy != 0):
-		return Header{}, fmt.Errorf("%w: flags %#02x do not say whether there are copies", ErrCorrupt, b[3])
+		return fmt.Errorf("%w: flags %#02x do not say whether there are copies", ErrCorrupt, b[3])
 	}
-	return h, nil
+	return nil
 }
 
 // SetStored fills in what the broker adds to a batch when it stores it.

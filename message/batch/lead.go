@@ -187,6 +187,9 @@ func (x *Release) read(r *reader, count int) error {
 // begins with a header.
 func IsNumbered(b []byte) bool { return b[3] == flagSequence }
 
+// HasRelease reports whether a batch has a Release. b begins with a header.
+func HasRelease(b []byte) bool { return b[3]&flagRelease != 0 }
+
 // HasDedupKey reports whether a message of a batch has a DedupKey. b begins with a
 // header.
 func HasDedupKey(b []byte) bool { return b[3]&flagDedup != 0 }
