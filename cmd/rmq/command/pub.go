@@ -74,7 +74,7 @@ message a line (--in lines), or as one JSON object a line with the fields that
 			if len(args) == 2 && args[1] != "-" {
 				f.body, f.hasBody = args[1], true
 			}
-			if err := f.check(cmd); err != nil {
+			if err := f.check(cmd, a.now()); err != nil {
 				return err
 			}
 			if len(args) == 1 && f.readsInput() && isTerminal(a.in) {
@@ -111,7 +111,7 @@ func (f *pubFlags) declare(c *cobra.Command) {
 	complete(c, "transaction", decisionNames...)
 }
 
-func (f *pubFlags) check(cmd *cobra.Command) error {
+func (f *pubFlags) check(cmd *cobra.Command, now time.Time) error {
 	switch {
 	case f.in != inRaw && f.in != inLines && f.in != inNDJSON:
 		u := usagef("--in %q is not known", f.in)
@@ -147,7 +147,7 @@ func (f *pubFlags) check(cmd *cobra.Command) error {
 	if err := f.checkTemplate(); err != nil {
 		return err
 	}
-	if err := f.special.check(cmd, f.group); err != nil {
+	if err := f.special.check(cmd, f.group, now); err != nil {
 		return err
 	}
 	if err := message.CheckTopic(f.topic); err != nil {

@@ -28,7 +28,7 @@ func (f *specialFlags) declare(c *cobra.Command) {
 }
 
 // check also holds what was given to the rules that bind it to a message group.
-func (f *specialFlags) check(cmd *cobra.Command, group string) (err error) {
+func (f *specialFlags) check(cmd *cobra.Command, group string, now time.Time) (err error) {
 	if err := exclusive(cmd, "delay", "delay-level", "at"); err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (f *specialFlags) check(cmd *cobra.Command, group string) (err error) {
 	case cmd.Flags().Changed("delay-level") && f.level < 1:
 		return usagef("--delay-level %d: they begin with 1", f.level)
 	}
-	if f.until, err = deliveryTime(f.at, time.Now()); err != nil {
+	if f.until, err = deliveryTime(f.at, now); err != nil {
 		return err
 	}
 	m := message.Message{Group: group}

@@ -36,7 +36,7 @@ func (a *app) requestCommand() *cobra.Command {
 			if len(args) == 2 && args[1] != "-" {
 				f.body, f.hasBody = args[1], true
 			}
-			if err := f.check(cmd); err != nil {
+			if err := f.check(cmd, a.now()); err != nil {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), a.reach.timeout)
