@@ -21,7 +21,7 @@ const module = "github.com/rmqio/rmq/"
 // entry of its own.
 var layers = [][]string{
 	{"message", "internal/machine", "broker/pages", "tests/trap"},
-	{"message/batch", "broker/payload", "message/compress", "internal/telemetry"},
+	{"message/batch", "broker/aged", "broker/payload", "message/compress", "internal/telemetry"},
 	{"message/filter", "transport/protocol", "broker/store", "broker/view", "internal/client/lookup"},
 	{"transport", "transport/fabric"},
 	{"internal/client", "broker/...", "nameserver/..."},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/rmqio/rmq/broker/aged"
 	"github.com/rmqio/rmq/broker/payload"
 	"github.com/rmqio/rmq/message"
 )
@@ -28,29 +29,25 @@ func (v *View) Name() string { return v.name }
 // Changes implements view.View. It takes no lock: only the goroutine that calls
 // it writes what it reads.
 func (v *View) Changes(put func(key, value []byte), del func(key []byte)) {
-	for k := range v.changed {
-		if e := v.keys[k]; e != nil {
-			put(k.bytes(), e.value())
+	v.keys.Changes(func(k Key, e *aged.Entry[Key, Place]) {
+		if e != nil {
+			put(k.bytes(), e.Value.value())
 		} else {
 			del(k.bytes())
 		}
-	}
-	v.changed = map[Key]struct{}{} // not cleared: it may have been large once
+	})
 }
 
 // Load implements view.View. Errors: ErrRow.
 func (v *View) Load(key, value []byte) error {
-	e := &entry{}
-	ok := len(key) > topicBytes && len(key) <= topicBytes+message.MaxDedupKeyBytes && e.Place.read(value)
+	var at Place
+	ok := len(key) > topicBytes && len(key) <= topicBytes+message.MaxDedupKeyBytes && at.read(value)
 	if !ok {
 		return fmt.Errorf("%w: %x of key %x", ErrRow, value, key)
 	}
-	e.Key = Key{Topic: binary.BigEndian.Uint64(key), Text: string(key[topicBytes:])}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.keys[e.Key] = e
-	v.unsorted = true
-	v.pushLocked(e)
+	v.keys.Load(Key{Topic: binary.BigEndian.Uint64(key), Text: string(key[topicBytes:])}, at)
 	return nil
 }
 

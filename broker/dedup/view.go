@@ -2,10 +2,10 @@ package dedup
 
 import (
 	"cmp"
-	"slices"
 	"sync"
 	"time"
 
+	"github.com/rmqio/rmq/broker/aged"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
@@ -24,31 +24,18 @@ type View struct {
 	name   string
 	window int64 // milliseconds
 	limit  int
-	// changed holds the keys whose rows differ from those that Changes has handed
-	// over; only the applying goroutine uses it.
-	changed map[Key]struct{}
 
-	mu       sync.RWMutex
-	keys     map[Key]*entry
-	ends     entry // of the list of all, in the order of the log: ends.next is the oldest
-	unsorted bool  // rows were loaded, and the list is not in order yet
-}
-
-type entry struct {
-	Key
-	Place
-	prev, next *entry
+	mu   sync.RWMutex
+	keys *aged.Map[Key, Place]
 }
 
 // New returns a view without keys.
 func New(cfg Config) *View {
-	v := &View{
+	return &View{
 		name:   cmp.Or(cfg.Name, "dedup"),
 		window: cmp.Or(cfg.Window, DefaultWindow).Milliseconds(), limit: cmp.Or(cfg.Limit, DefaultLimit),
-		changed: map[Key]struct{}{}, keys: map[Key]*entry{},
+		keys: aged.New[Key](func(a, b *Place) int { return cmp.Compare(a.Index, b.Index) }),
 	}
-	v.ends.prev, v.ends.next = &v.ends, &v.ends
-	return v
 }
 
 // Find says where the message of a key is, if it was stored within the window
@@ -56,20 +43,20 @@ func New(cfg Config) *View {
 func (v *View) Find(k Key, now time.Time) (Place, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	e := v.keys[k]
-	if e == nil || v.isOver(e, now.UnixMilli()) {
+	e := v.keys.Get(k)
+	if e == nil || v.isOver(&e.Value, now.UnixMilli()) {
 		return Place{}, false
 	}
-	return e.Place, true
+	return e.Value, true
 }
 
-func (v *View) isOver(e *entry, millis int64) bool { return e.Millis+v.window <= millis }
+func (v *View) isOver(p *Place, millis int64) bool { return p.Millis+v.window <= millis }
 
 // Count is the number of keys.
 func (v *View) Count() int {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return len(v.keys)
+	return v.keys.Len()
 }
 
 // maxLook bounds how far Admit looks down the list.
@@ -81,14 +68,13 @@ const maxLook = 1024
 func (v *View) Admit(others int, now time.Time) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.sortLocked()
-	victims := len(v.keys) + others + 1 - v.limit
-	e := v.ends.next
+	victims := v.keys.Len() + others + 1 - v.limit
+	e := v.keys.Oldest()
 	for range min(victims, maxLook) {
-		if e == &v.ends || !v.isOver(e, now.UnixMilli()) {
+		if e == nil || !v.isOver(&e.Value, now.UnixMilli()) {
 			return v.full()
 		}
-		e = e.next
+		e = v.keys.Younger(e)
 	}
 	if victims > maxLook {
 		return v.full()
@@ -111,50 +97,9 @@ func (v *View) full() error {
 func (v *View) Apply(k Key, at Place) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.sortLocked()
-	e := v.keys[k]
-	if e == nil {
-		e = &entry{Key: k}
-		v.keys[k] = e
-	} else {
-		e.unlink()
-	}
-	e.Place = at
-	v.pushLocked(e)
-	v.changed[k] = struct{}{}
-	for old := v.ends.next; len(v.keys) > v.limit || v.isOver(old, at.Millis); old = v.ends.next {
-		v.removeLocked(old)
-	}
-}
-
-// pushLocked makes an entry the newest of the list.
-func (v *View) pushLocked(e *entry) {
-	e.prev, e.next = v.ends.prev, &v.ends
-	e.prev.next, e.next.prev = e, e
-}
-
-func (e *entry) unlink() { e.prev.next, e.next.prev = e.next, e.prev }
-
-func (v *View) removeLocked(e *entry) {
-	e.unlink()
-	delete(v.keys, e.Key)
-	v.changed[e.Key] = struct{}{}
-}
-
-// sortLocked brings the list into order after rows were loaded.
-func (v *View) sortLocked() {
-	if !v.unsorted {
-		return
-	}
-	v.unsorted = false
-	all := make([]*entry, 0, len(v.keys))
-	for _, e := range v.keys {
-		all = append(all, e)
-	}
-	slices.SortFunc(all, func(a, b *entry) int { return cmp.Compare(a.Index, b.Index) })
-	v.ends.prev, v.ends.next = &v.ends, &v.ends
-	for _, e := range all {
-		v.pushLocked(e)
+	v.keys.Touch(k).Value = at
+	for old := v.keys.Oldest(); v.keys.Len() > v.limit || v.isOver(&old.Value, at.Millis); old = v.keys.Oldest() {
+		v.keys.Remove(old)
 	}
 }
 
@@ -163,9 +108,5 @@ func (v *View) sortLocked() {
 func (v *View) DropTopic(topicID uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for k, e := range v.keys {
-		if k.Topic == topicID {
-			v.removeLocked(e)
-		}
-	}
+	v.keys.RemoveAll(func(k Key) bool { return k.Topic == topicID })
 }

@@ -178,7 +178,7 @@ func TestView_LoadRefusesWhatMakesNoSense(t *testing.T) {
 	if err := v.Load(key, value); err != nil {
 		t.Fatal(err)
 	}
-	if got := v.keys[k]; got == nil || got.Place != p {
+	if got := v.keys.Get(k); got == nil || got.Value != p {
 		t.Fatalf("got %+v, want %+v", got, p)
 	}
 	bad := func(name string, key, value []byte) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/rmqio/rmq/broker/aged"
 	"github.com/rmqio/rmq/broker/payload"
 	"github.com/rmqio/rmq/broker/store"
 )
@@ -45,14 +46,13 @@ func (v *View) Name() string { return "sequence" }
 // Changes implements view.View. It takes no lock: only the goroutine that calls
 // it writes what it reads.
 func (v *View) Changes(put func(key, value []byte), del func(key []byte)) {
-	for k := range v.changed {
-		if e := v.tracks[k]; e != nil {
-			put(k.bytes(), e.value())
+	v.tracks.Changes(func(k Key, e *aged.Entry[Key, entry]) {
+		if e != nil {
+			put(k.bytes(), e.Value.value())
 		} else {
 			del(k.bytes())
 		}
-	}
-	v.changed = map[Key]struct{}{} // not cleared: it may have been large once
+	})
 }
 
 // Load implements view.View. Errors: ErrRow.
@@ -61,7 +61,8 @@ func (v *View) Load(key, value []byte) error {
 		return fmt.Errorf("%w: key %x", ErrRow, key)
 	}
 	be := binary.BigEndian
-	e := &entry{Key: Key{Producer: be.Uint64(key), Queue: store.QueueKey{Topic: be.Uint64(key[8:]), Queue: be.Uint32(key[16:])}}}
+	k := Key{Producer: be.Uint64(key), Queue: store.QueueKey{Topic: be.Uint64(key[8:]), Queue: be.Uint32(key[16:])}}
+	var e entry
 	r := payload.Of(value)
 	e.read(&r)
 	if !r.Done() || e.incarnation == 0 || len(e.spans) == 0 || e.floor > e.spans[0].first {
@@ -69,9 +70,7 @@ func (v *View) Load(key, value []byte) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.tracks[e.Key] = e
-	v.unsorted = true
-	v.pushLocked(e)
+	v.tracks.Load(k, e)
 	return nil
 }
 

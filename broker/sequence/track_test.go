@@ -297,11 +297,12 @@ func TestTrack_AgainstMemory(t *testing.T) {
 // reloaded is the track after its row was written and read.
 func reloaded(t *rapid.T, track *Track) *Track {
 	v := New(Config{})
-	e := entry{Key: Key{Producer: 1}, Track: *track, index: 5, millis: -6}
-	if err := v.Load(e.Key.bytes(), e.value()); err != nil {
+	k := Key{Producer: 1}
+	e := entry{Track: *track, index: 5, millis: -6}
+	if err := v.Load(k.bytes(), e.value()); err != nil {
 		t.Fatal(err)
 	}
-	return v.Track(e.Key)
+	return v.Track(k)
 }
 
 func TestTrack_ErrorsSayWhatIsWrong(t *testing.T) {

@@ -2,10 +2,10 @@ package sequence
 
 import (
 	"cmp"
-	"slices"
 	"sync"
 	"time"
 
+	"github.com/rmqio/rmq/broker/aged"
 	"github.com/rmqio/rmq/message/batch"
 	"github.com/rmqio/rmq/transport/protocol"
 )
@@ -23,33 +23,24 @@ type Config struct {
 type View struct {
 	expiry int64 // milliseconds
 	limit  int
-	// changed holds the keys whose rows differ from those that Changes has handed
-	// over; only the applying goroutine uses it.
-	changed map[Key]struct{}
 
-	mu       sync.RWMutex
-	tracks   map[Key]*entry
-	idle     entry // the ends of the list of all: idle.next has been idle for longest
-	unsorted bool  // rows were loaded, and the list is not in order yet
+	mu     sync.RWMutex
+	tracks *aged.Map[Key, entry] // the oldest has been idle for longest
 }
 
-// entry is a track in the list, which is in the order of the last batches.
+// entry is a track with its last batch.
 type entry struct {
-	Key
 	Track
-	index      uint64 // of the record of the last batch
-	millis     int64  // when it was stored
-	prev, next *entry
+	index  uint64 // of its record
+	millis int64  // when it was stored
 }
 
 // New returns a view without tracks.
 func New(cfg Config) *View {
-	v := &View{
+	return &View{
 		expiry: cmp.Or(cfg.Expiry, DefaultExpiry).Milliseconds(), limit: cmp.Or(cfg.Limit, DefaultLimit),
-		changed: map[Key]struct{}{}, tracks: map[Key]*entry{},
+		tracks: aged.New[Key](func(a, b *entry) int { return cmp.Compare(a.index, b.index) }),
 	}
-	v.idle.prev, v.idle.next = &v.idle, &v.idle
-	return v
 }
 
 // Judge is Track.Judge by what is committed.
@@ -67,8 +58,8 @@ func (v *View) Track(k Key) *Track {
 }
 
 func (v *View) trackLocked(k Key) *Track {
-	if e := v.tracks[k]; e != nil {
-		return &e.Track
+	if e := v.tracks.Get(k); e != nil {
+		return &e.Value.Track
 	}
 	return nil
 }
@@ -77,7 +68,7 @@ func (v *View) trackLocked(k Key) *Track {
 func (v *View) Count() int {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return len(v.tracks)
+	return v.tracks.Len()
 }
 
 // maxLook bounds how far Admit looks down the list.
@@ -89,17 +80,16 @@ const maxLook = 1024
 func (v *View) Admit(k Key, others int, now time.Time) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.tracks[k] != nil {
+	if v.tracks.Get(k) != nil {
 		return nil
 	}
-	v.sortLocked()
-	victims := len(v.tracks) + others + 1 - v.limit
-	e := v.idle.next
+	victims := v.tracks.Len() + others + 1 - v.limit
+	e := v.tracks.Oldest()
 	for range min(victims, maxLook) {
-		if e == &v.idle || now.UnixMilli()-e.millis < Grace.Milliseconds() {
+		if e == nil || now.UnixMilli()-e.Value.millis < Grace.Milliseconds() {
 			return full(v.limit)
 		}
-		e = e.next
+		e = v.tracks.Younger(e)
 	}
 	if victims > maxLook {
 		return full(v.limit)
@@ -121,51 +111,11 @@ func full(limit int) error {
 func (v *View) Apply(k Key, s *batch.Sequence, count int, at Place) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.sortLocked()
-	e := v.tracks[k]
-	if e == nil {
-		e = &entry{Key: k}
-		v.tracks[k] = e
-	} else {
-		e.unlink()
-	}
+	e := &v.tracks.Touch(k).Value
 	e.Take(s, count, at)
 	e.index, e.millis = at.Index, at.Millis
-	v.pushLocked(e)
-	v.changed[k] = struct{}{}
-	for old := v.idle.next; len(v.tracks) > v.limit || old.millis+v.expiry <= at.Millis; old = v.idle.next {
-		v.removeLocked(old)
-	}
-}
-
-// pushLocked makes an entry the newest of the list.
-func (v *View) pushLocked(e *entry) {
-	e.prev, e.next = v.idle.prev, &v.idle
-	e.prev.next, e.next.prev = e, e
-}
-
-func (e *entry) unlink() { e.prev.next, e.next.prev = e.next, e.prev }
-
-func (v *View) removeLocked(e *entry) {
-	e.unlink()
-	delete(v.tracks, e.Key)
-	v.changed[e.Key] = struct{}{}
-}
-
-// sortLocked brings the list into order after rows were loaded.
-func (v *View) sortLocked() {
-	if !v.unsorted {
-		return
-	}
-	v.unsorted = false
-	all := make([]*entry, 0, len(v.tracks))
-	for _, e := range v.tracks {
-		all = append(all, e)
-	}
-	slices.SortFunc(all, func(a, b *entry) int { return cmp.Compare(a.index, b.index) })
-	v.idle.prev, v.idle.next = &v.idle, &v.idle
-	for _, e := range all {
-		v.pushLocked(e)
+	for old := v.tracks.Oldest(); v.tracks.Len() > v.limit || old.Value.millis+v.expiry <= at.Millis; old = v.tracks.Oldest() {
+		v.tracks.Remove(old)
 	}
 }
 
@@ -174,9 +124,5 @@ func (v *View) sortLocked() {
 func (v *View) DropTopic(topicID uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for k, e := range v.tracks {
-		if k.Queue.Topic == topicID {
-			v.removeLocked(e)
-		}
-	}
+	v.tracks.RemoveAll(func(k Key) bool { return k.Queue.Topic == topicID })
 }

@@ -188,11 +188,11 @@ func TestView_ReplayedFromEveryPosition(t *testing.T) {
 }
 
 func TestView_LoadRefusesWhatMakesNoSense(t *testing.T) {
-	e := entry{Key: keyOf(1, 2), index: 300, millis: 400}
+	e := entry{index: 300, millis: 400}
 	for i := range 3 {
 		e.Take(step{run: uint64(1 + i/2), first: 10 * i}.sequence(), 2, Place{Base: 5, Index: 6, Millis: 7})
 	}
-	key, value := e.Key.bytes(), e.value()
+	key, value := keyOf(1, 2).bytes(), e.value()
 	if err := New(Config{}).Load(key, value); err != nil {
 		t.Fatal(err)
 	}
