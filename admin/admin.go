@@ -4,7 +4,8 @@
 //   - topics: CreateTopic, AlterTopic, DeleteTopic, ListTopics, DescribeTopic (with
 //     the offsets of each queue), TopicRoute, TopicNames
 //   - messages: Messages finds them by key, id or place in the log, MessageAt reads
-//     one offset, Newest looks at the end of a topic; none of them consumes
+//     one offset, Newest looks at the end of a topic, TraceMessage tells what became of
+//     one; none of them consumes
 //   - held messages: Delayed, Recall, Transactions and what decides them
 //   - consumer groups: CreateGroup, AlterGroup, DeleteGroup, ListGroups,
 //     DescribeGroup, GroupLag (exact, queue by queue)

@@ -87,6 +87,14 @@ func (a *Admin) Recall(ctx context.Context, handle string) (recalled bool, err e
 	return resp.Recalled, nil
 }
 
+// CheckHandle tells whether a text can be the handle of a delayed message or a
+// transaction, as Recall, CheckTransaction and ResolveTransaction take it. The error
+// is ErrBadHandle and protocol.InvalidArgument.
+func CheckHandle(s string) error {
+	_, err := client.ParseHandle(s)
+	return err
+}
+
 // handle reads a handle, whose broker must be known.
 func (a *Admin) handle(ctx context.Context, s string) (client.Handle, error) {
 	h, err := client.ParseHandle(s)

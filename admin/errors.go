@@ -8,6 +8,10 @@ import (
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
+// Error says what was attempted, where, and with which code it was refused. Errors
+// of single brokers are of this type.
+type Error = client.Error
+
 // Errors of this package. Refusals of brokers are matched by their code, as in
 // errors.Is(err, protocol.TopicNotFound).
 var (

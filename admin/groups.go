@@ -17,6 +17,9 @@ type Group struct {
 	Name string
 	// ConsumeEnabled is false when one broker refuses the group's pulls.
 	ConsumeEnabled bool
+	// PerMemberSubscriptions is true when one broker lets members have different
+	// topics.
+	PerMemberSubscriptions bool
 	// RetryMax and RetryPolicy are those of the first broker; see protocol.GroupConfig.
 	RetryMax    int
 	RetryPolicy protocol.RetryPolicy
@@ -28,13 +31,28 @@ type Group struct {
 	Queues []QueueLag
 }
 
-// Lag is how many messages the group has not consumed.
+// Lag is how many messages the group has not consumed, with those that wait for
+// their retry; at least so many, if AtLeast says so.
 func (g *Group) Lag() int64 {
 	var n int64
 	for _, q := range g.Queues {
 		n += q.Lag
 	}
 	return n
+}
+
+// Retrying is how many of them failed and wait for their time.
+func (g *Group) Retrying() int64 {
+	var n int64
+	for _, q := range g.Queues {
+		n += q.Retrying
+	}
+	return n
+}
+
+// AtLeast says that not all messages could be looked at; see QueueLag.
+func (g *Group) AtLeast() bool {
+	return slices.ContainsFunc(g.Queues, func(q QueueLag) bool { return q.AtLeast })
 }
 
 // LagMillis is the age of the oldest of them; 0 when there is none.
@@ -59,12 +77,29 @@ type QueueLag struct {
 	// Lag is how many messages are there to consume, counted by the broker at one
 	// moment. In a queue without a committed offset it counts from where its owner
 	// begins, without one from where the first of the members does, and while the
-	// group has no members all that is there.
+	// group has no members all that is there. With a filter only those count that it
+	// lets through.
 	Lag int64 `json:"lag"`
-	// LagMillis is the age of the oldest of them; 0 when there is none.
+	// LagMillis is the age of the oldest of them in the queue; 0 when there is none.
 	LagMillis int64 `json:"lagMillis"`
+	// Retrying is how many of them failed and wait for their time; only the group's
+	// retry topic has some.
+	Retrying int64 `json:"retrying"`
+	// AtLeast says that a filter had to look at more messages than one request may:
+	// Lag is at least this, LagMillis at most. The next call goes on from there.
+	AtLeast bool `json:"atLeast"`
+	// Filtered says that the group reads the topic with a filter: its members' or,
+	// while it has none, the last that they had. FilterUnknown says that no member
+	// ever told the broker whether it does: all messages count.
+	Filtered      bool `json:"filtered"`
+	FilterUnknown bool `json:"filterUnknown"`
 	// Owner is the client that holds the queue, if any.
 	Owner string `json:"owner"`
+	// InFlight and Ready are of Lag, where the group pops: how many are handed out and
+	// not acknowledged, and how many can be handed out now. The others wait for earlier
+	// messages of their message groups.
+	InFlight int64 `json:"inFlight"`
+	Ready    int64 `json:"ready"`
 }
 
 func newQueueLag(group, broker string, o protocol.GroupOffset) QueueLag {
@@ -72,6 +107,8 @@ func newQueueLag(group, broker string, o protocol.GroupOffset) QueueLag {
 		Group: group, Topic: o.Topic, Broker: broker, Queue: o.Queue,
 		Committed: o.Committed, Min: o.Min, End: o.End,
 		Lag: o.Lag, LagMillis: o.LagMillis, Owner: o.Owner,
+		Retrying: o.Retrying, AtLeast: o.AtLeast, Filtered: o.Filtered, FilterUnknown: o.FilterUnknown,
+		InFlight: o.InFlight, Ready: o.Ready,
 	}
 }
 
@@ -86,6 +123,13 @@ type GroupChange struct {
 	Before *protocol.GroupConfig
 	// After is nil for a group that is deleted.
 	After *protocol.GroupConfig
+	// Retries is how many messages that were to be delivered again go with a group
+	// that is deleted.
+	Retries int64
+	// DeadLetters is how many the group had there; DeadLettersGone says that they go
+	// with it.
+	DeadLetters     int64
+	DeadLettersGone bool
 }
 
 // CreateGroup makes a consumer group on every broker of the target. Groups are
@@ -138,10 +182,20 @@ func (a *Admin) putGroup(ctx context.Context, op string, mode protocol.PutMode, 
 	return made(changes, answers), outcome(op, answers)
 }
 
-// DeleteGroup removes a group and its offsets from every broker of the target
-// that has it; Conflict while it has members.
+// DeleteGroup removes a group with its offsets and with what waits for its retry from
+// every broker of the target that has it; Conflict while it has members. Its dead
+// letters stay where they are, for ResendDeadLetter and PurgeDeadLetters.
 func (a *Admin) DeleteGroup(ctx context.Context, name string, t Target) ([]GroupChange, error) {
-	existing, err := a.findGroup(ctx, name, t)
+	return a.deleteGroup(ctx, protocol.DeleteGroupRequest{Group: name}, t)
+}
+
+// DeleteGroupAndDeadLetters is DeleteGroup that removes the dead letters, too.
+func (a *Admin) DeleteGroupAndDeadLetters(ctx context.Context, name string, t Target) ([]GroupChange, error) {
+	return a.deleteGroup(ctx, protocol.DeleteGroupRequest{Group: name, WithDeadLetters: true}, t)
+}
+
+func (a *Admin) deleteGroup(ctx context.Context, req protocol.DeleteGroupRequest, t Target) ([]GroupChange, error) {
+	existing, err := a.findGroup(ctx, req.Group, t)
 	if err != nil {
 		return nil, err
 	}
@@ -150,11 +204,14 @@ func (a *Admin) DeleteGroup(ctx context.Context, name string, t Target) ([]Group
 	for i, x := range existing {
 		changes[i], brokers[i] = GroupChange{Broker: x.broker, Before: &x.value.GroupConfig}, x.broker
 	}
-	if t.DryRun {
-		return changes, nil
+	req.DryRun = t.DryRun
+	answers := request[protocol.DeleteGroupResponse](ctx, a, brokers, &req)
+	for i, x := range answers {
+		if x.err == nil {
+			changes[i].Retries, changes[i].DeadLetters, changes[i].DeadLettersGone = x.value.Retries, x.value.DeadLetters, req.WithDeadLetters
+		}
 	}
-	answers := request[protocol.Empty](ctx, a, brokers, &protocol.DeleteGroupRequest{Group: name})
-	return made(changes, answers), outcome(fmt.Sprintf("delete group %q", name), answers)
+	return made(changes, answers), outcome(fmt.Sprintf("delete group %q", req.Group), answers)
 }
 
 // ListGroups gives all groups of the target's brokers with members and
@@ -265,6 +322,7 @@ func (g *Group) add(broker string, s protocol.GroupStatus) {
 	}
 	g.Brokers = append(g.Brokers, broker)
 	g.ConsumeEnabled = g.ConsumeEnabled && s.ConsumeEnabled
+	g.PerMemberSubscriptions = g.PerMemberSubscriptions || s.PerMemberSubscriptions
 	for _, m := range s.Members {
 		if !slices.ContainsFunc(g.Members, func(o protocol.Member) bool { return o.ClientID == m.ClientID }) {
 			g.Members = append(g.Members, m)

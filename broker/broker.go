@@ -4,10 +4,10 @@
 //
 // broker.go wires the parts together; each family of requests has a file of its
 // own with a small handler type that holds only what it needs. Goroutines: one
-// that ends sessions (clients.go), one that drops old messages (retention.go),
-// one that releases delayed messages (timers.go), one that has producers asked
-// for their transactions (checks.go), one for each name server (registration.go),
-// one that scrubs sealed segments, and those of the log and of transport. Close
+// that ends sessions (clients.go), one that tells members of changes (notices.go),
+// one that drops old messages (retention.go), one that releases delayed messages
+// (timers.go), one that has producers asked for their transactions (checks.go), one
+// for each name server (registration.go), one that scrubs sealed segments, and those of the log and of transport. Close
 // joins them.
 package broker
 
@@ -23,6 +23,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/rmqio/rmq/broker/group"
 	"github.com/rmqio/rmq/broker/store"
@@ -97,8 +99,11 @@ type Broker struct {
 	timers       *timers
 	transactions *transactions
 	conn         *transport.Conn
-	servers      []*transport.Server
-	closing      chan struct{} // closed by Close
+	servers      map[protocol.Class]*transport.Server
+	started      time.Time
+	groups       *groupAdmin
+	observing    metric.Registration // nil: nobody wants metrics
+	closing      chan struct{}       // closed by Close
 	cancel       context.CancelFunc
 	goroutines   sync.WaitGroup
 }
@@ -161,7 +166,7 @@ func Open(ctx context.Context, cfg Config, fabric Fabric) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{cfg: cfg, logger: cfg.Logger, lock: lock, closing: make(chan struct{})}
+	b := &Broker{cfg: cfg, logger: cfg.Logger, lock: lock, closing: make(chan struct{}), servers: map[protocol.Class]*transport.Server{}, started: cfg.Now()}
 	if err := b.open(ctx, fabric); err != nil {
 		return nil, errors.Join(err, b.Close(ctx))
 	}
@@ -191,6 +196,7 @@ func (b *Broker) open(ctx context.Context, fabric Fabric) (err error) {
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	b.cancel = cancel
 	b.goroutines.Go(func() { b.clients.run(running) })
+	b.goroutines.Go(func() { b.clients.runNotices(running) })
 	b.goroutines.Go(func() { b.retention.run(running) })
 	b.goroutines.Go(func() { b.registration.run(running) })
 	b.goroutines.Go(func() { b.timers.run(running) })
@@ -213,19 +219,23 @@ func (b *Broker) serve(fabric Fabric) error {
 	newReplies(b.clients, b.conn, b.closing).register(muxes[protocol.ClassClient])
 	(&offsets{state: b.state}).register(muxes[protocol.ClassClient])
 	b.topics.register(muxes[protocol.ClassAdmin])
-	newSendBacks(b.state, b.timers, b.topics, b.cfg.Now).register(muxes[protocol.ClassClient], muxes[protocol.ClassAdmin])
+	backs := newSendBacks(b.state, b.timers, b.topics, b.cfg.Now)
+	backs.register(muxes[protocol.ClassClient], muxes[protocol.ClassAdmin])
+	newPops(b.state, b.clients, backs, b.cfg.Now, b.closing).register(muxes[protocol.ClassPull], muxes[protocol.ClassClient])
 	b.timers.register(muxes[protocol.ClassClient], muxes[protocol.ClassAdmin])
 	b.transactions.register(muxes[protocol.ClassClient], muxes[protocol.ClassAdmin])
-	(&groupAdmin{state: b.state, clients: b.clients, now: b.cfg.Now}).register(muxes[protocol.ClassAdmin])
+	b.groups = newGroupAdmin(b)
+	b.groups.register(muxes[protocol.ClassAdmin])
 	(&clientAdmin{state: b.state, clients: b.clients, now: b.cfg.Now, peers: fabric.Peers}).register(muxes[protocol.ClassAdmin])
 	(&querier{state: b.state}).register(muxes[protocol.ClassAdmin])
-	(&status{state: b.state, clients: b.clients, cfg: b.cfg, started: b.cfg.Now()}).register(muxes[protocol.ClassAdmin])
+	(&tracer{state: b.state}).register(muxes[protocol.ClassAdmin])
+	(&status{state: b.state, clients: b.clients, cfg: b.cfg, started: b.started}).register(muxes[protocol.ClassAdmin])
 	for class, limits := range classLimits {
 		s, err := transport.Serve(b.conn, protocol.BrokerSubject(b.cfg.Name, b.cfg.ID, class), limits, muxes[class])
 		if err != nil {
 			return fmt.Errorf("serve %s: %w", class, err)
 		}
-		b.servers = append(b.servers, s)
+		b.servers[class] = s
 	}
 	return nil
 }
@@ -256,6 +266,9 @@ func (b *Broker) addresses(fabric Fabric) []string {
 // once.
 func (b *Broker) Close(ctx context.Context) error {
 	var errs []error
+	if b.observing != nil {
+		errs = append(errs, b.observing.Unregister())
+	}
 	close(b.closing)
 	if b.cancel != nil {
 		b.cancel()
@@ -265,12 +278,15 @@ func (b *Broker) Close(ctx context.Context) error {
 		b.registration.close()
 	}
 	var draining sync.WaitGroup
-	drained := make([]error, len(b.servers))
-	for i, s := range b.servers {
-		draining.Go(func() { drained[i] = s.Drain(ctx) })
+	drained := make(chan error, len(b.servers))
+	for _, s := range b.servers {
+		draining.Go(func() { drained <- s.Drain(ctx) })
 	}
 	draining.Wait()
-	errs = append(errs, drained...)
+	close(drained)
+	for err := range drained {
+		errs = append(errs, err)
+	}
 	if b.state != nil {
 		errs = append(errs, b.state.close())
 	}

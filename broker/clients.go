@@ -25,9 +25,17 @@ type clients struct {
 	joined func()
 	// seen is called after each heartbeat.
 	seen func(client string)
+	// gone is called when a member of a group is not there any more.
+	gone func(group string)
+
+	notices *notices
 
 	mu       sync.Mutex
 	sessions *group.Sessions
+
+	// subscribing is held from the look at what a group subscribes to the record
+	// applied.
+	subscribing sync.Mutex
 
 	// leasing is held from the look at a lease to the record applied, so that two
 	// members cannot be granted the same queue. It is taken before mu.
@@ -39,12 +47,13 @@ type clients struct {
 func newClients(s *state, conn *transport.Conn, cfg Config) *clients {
 	c := &clients{
 		state: s, conn: conn, broker: cfg.Name, now: cfg.Now, logger: cfg.Logger,
-		sessions: group.NewSessions(cfg.SessionTimeout), joined: func() {}, seen: func(string) {},
+		notices: newNotices(), sessions: group.NewSessions(cfg.SessionTimeout), joined: func() {}, seen: func(string) {}, gone: func(string) {},
 	}
 	c.sessions.MustAgree = func(name string) bool {
 		g, ok := s.groups.Config(name)
 		return !ok || !g.PerMemberSubscriptions
 	}
+	c.sessions.Remembered = s.groups.Subscription
 	for _, h := range s.groups.Holders() {
 		c.sessions.Adopt(cfg.Now(), h.Client, h.Group)
 	}
@@ -98,6 +107,7 @@ func (c *clients) heartbeat(ctx context.Context, r *protocol.HeartbeatRequest) (
 	}
 	c.seen(r.ClientID)
 	for _, g := range changed {
+		c.remember(ctx, g)
 		c.left(ctx, r.ClientID, g)
 	}
 	return &protocol.HeartbeatResponse{SessionMillis: c.sessions.Timeout().Milliseconds()}, nil
@@ -128,6 +138,7 @@ func (c *clients) left(ctx context.Context, client, groupName string) {
 			// that it is not alive.
 			c.logger.Error("end leases", "client_id", client, "group", groupName, "err", err)
 		}
+		c.gone(groupName)
 	}
 	c.notify(groupName)
 }
@@ -187,21 +198,4 @@ func (c *clients) groups() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sessions.Groups()
-}
-
-// notify tells the members of a group that members or leases changed.
-func (c *clients) notify(groupName string) {
-	c.mu.Lock()
-	var inboxes []string
-	for _, m := range c.sessions.Members(groupName) {
-		inboxes = append(inboxes, c.sessions.Inbox(m.ClientID))
-	}
-	c.mu.Unlock()
-	event := protocol.MembersChangedEvent{Broker: c.broker, Group: groupName}
-	for _, inbox := range inboxes {
-		if err := c.conn.Publish(inbox, protocol.MembersChanged, &event); err != nil {
-			// Members look by themselves from time to time.
-			c.logger.Warn("notify member", "inbox", inbox, "err", err)
-		}
-	}
 }

@@ -301,7 +301,7 @@ func TestGroup_PerMemberSubscriptions(t *testing.T) {
 	if err := beat("b", nil, "bills"); !errors.Is(err, protocol.Conflict) {
 		t.Errorf("other topics: got %v", err)
 	}
-	callOf[protocol.Empty](f, protocol.ClassAdmin, &protocol.PutGroupRequest{Mode: protocol.PutCreate,
+	callOf[protocol.Empty](f, protocol.ClassAdmin, &protocol.PutGroupRequest{Mode: protocol.PutAlter,
 		Group: protocol.GroupConfig{Name: "g", ConsumeEnabled: true, PerMemberSubscriptions: true}})
 	f.cluster.Restart()
 	f.conn = f.dial()

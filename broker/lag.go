@@ -1,39 +1,72 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/rmqio/rmq/broker/group"
+	"github.com/rmqio/rmq/broker/pop"
 	"github.com/rmqio/rmq/broker/store"
+	"github.com/rmqio/rmq/broker/topic"
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
+// reader is a group that is asked what it has to consume.
+type reader struct {
+	group        string
+	starts       starts
+	subscription group.Subscription
+	progress     map[store.QueueKey]group.Progress
+}
+
+func (a *groupAdmin) reader(groupName string) *reader {
+	r := &reader{group: groupName, progress: map[store.QueueKey]group.Progress{}}
+	for _, p := range a.state.groups.Offsets(groupName) {
+		r.progress[store.QueueKey{Topic: p.TopicID, Queue: uint32(p.Queue)}] = p
+	}
+	r.starts, r.subscription = a.clients.starts(groupName), a.clients.subscription(groupName)
+	return r
+}
+
+// of is the group's progress in a queue.
+func (r *reader) of(key store.QueueKey) group.Progress {
+	if p, ok := r.progress[key]; ok {
+		return p
+	}
+	return group.Progress{Committed: -1}
+}
+
 // lag is what a group has to consume in topics, queue by queue. Offsets are looked
 // at before the queues' ends: these only grow, so that no offset is above its end.
-func (a *groupAdmin) lag(groupName string, topics map[uint64]bool) ([]protocol.GroupOffset, error) {
-	progress := map[store.QueueKey]group.Progress{}
-	for _, p := range a.state.groups.Offsets(groupName) {
-		progress[store.QueueKey{Topic: p.TopicID, Queue: uint32(p.Queue)}] = p
-	}
-	starts := a.clients.starts(groupName)
-	var queues []protocol.GroupOffset
-	for _, t := range a.state.topics.List() {
-		if !topics[t.ID] {
-			continue
+// The budget is for filters.
+func (a *groupAdmin) lag(groupName string, topics map[uint64]bool, budget *store.Budget) ([]protocol.GroupOffset, error) {
+	return a.lagOf(a.reader(groupName), topics, budget)
+}
+
+func (a *groupAdmin) lagOf(r *reader, topics map[uint64]bool, budget *store.Budget) ([]protocol.GroupOffset, error) {
+	var read []topic.Topic
+	for id := range topics {
+		if t, ok := a.state.topics.ByID(id); ok {
+			read = append(read, t)
 		}
+	}
+	slices.SortFunc(read, func(a, b topic.Topic) int { return strings.Compare(a.Name, b.Name) })
+	left := 0
+	for _, t := range read {
+		left += t.ReadQueues
+	}
+	var queues []protocol.GroupOffset
+	for _, t := range read {
 		for q := range t.ReadQueues {
-			key := store.QueueKey{Topic: t.ID, Queue: uint32(q)}
-			p, ok := progress[key]
-			if !ok {
-				p = group.Progress{Committed: -1}
-			}
-			o, err := a.queueLag(key, p, starts)
+			var o protocol.GroupOffset
+			var err error
+			budget.Spend(left, func(part *store.Budget) { o, err = a.queueLag(r, t, q, part) })
 			if err != nil {
 				return queues, err
 			}
-			o.Topic = t.Name
 			queues = append(queues, o)
+			left--
 		}
 	}
 	return queues, nil
@@ -41,15 +74,17 @@ func (a *groupAdmin) lag(groupName string, topics map[uint64]bool) ([]protocol.G
 
 // reading is the lag of groups in topics that they may never have consumed here.
 func (a *groupAdmin) reading(wanted []protocol.GroupTopics) (*protocol.ListGroupsResponse, error) {
-	resp := &protocol.ListGroupsResponse{}
-	for _, w := range wanted {
+	resp, budget := &protocol.ListGroupsResponse{}, lagBudget()
+	for i, w := range wanted {
 		topics := map[uint64]bool{}
 		for _, name := range w.Topics {
 			if t, ok := a.state.topics.Lookup(name); ok {
 				topics[t.ID] = true
 			}
 		}
-		queues, err := a.lag(w.Group, topics)
+		var queues []protocol.GroupOffset
+		var err error
+		budget.Spend(len(wanted)-i, func(part *store.Budget) { queues, err = a.lag(w.Group, topics, part) })
 		if err != nil {
 			return nil, err
 		}
@@ -58,21 +93,72 @@ func (a *groupAdmin) reading(wanted []protocol.GroupTopics) (*protocol.ListGroup
 	return resp, nil
 }
 
-func (a *groupAdmin) queueLag(key store.QueueKey, p group.Progress, starts starts) (protocol.GroupOffset, error) {
-	o := protocol.GroupOffset{Queue: int(key.Queue), Committed: p.Committed, Owner: p.Client}
+// queueLag is what a group has to consume in one queue. What waits for its retry is
+// looked at before the queue's end: what is shown meanwhile may be counted twice, and
+// is never missed.
+func (a *groupAdmin) queueLag(r *reader, t topic.Topic, queue int, budget *store.Budget) (protocol.GroupOffset, error) {
+	key := store.QueueKey{Topic: t.ID, Queue: uint32(queue)}
+	p := r.of(key)
+	o := protocol.GroupOffset{Topic: t.Name, Queue: queue, Committed: p.Committed, Owner: p.Client}
+	if queue == 0 && t.Name == message.RetryTopic(r.group) {
+		o.Retrying = int64(a.state.timers.LenOf(t.ID))
+	}
+	f, known := a.filterOf(r, t.Name)
+	o.Filtered, o.FilterUnknown = f != nil, !known
 	err := a.state.within(key, func(first, end int64) error {
-		o.Min, o.End = first, end
-		next, err := a.state.next(key, p, starts)
-		next = min(max(next, first), end)
-		o.Lag, o.LagMillis = end-next, 0
-		if err != nil || o.Lag == 0 {
+		next, err := a.state.next(key, p, r.starts)
+		if err != nil {
 			return err
 		}
-		stored, err := a.state.log.StoredAt(key, next)
+		popped, pops := a.state.pops.Counts(pop.Key{Group: r.group, Topic: t.ID, Queue: key.Queue}, a.now().UnixMilli(), first)
+		if pops = pops && p.Client == ""; pops { // who has the lease reads from the offset
+			next = popped.Next
+			_, end = a.state.log.Bounds(key)
+		}
+		o.Min, o.End = first, end
+		next = min(max(next, first), end)
+		w := waiting{n: end - next, oldest: next, exact: true}
+		if f != nil && w.n > 0 {
+			w, err = a.backlogs.of(backlogKey{r.group, key}).count(a.state.log, f, next, end, budget)
+		}
+		if pops {
+			o.InFlight, o.Ready = popped.InFlight, popped.Ready+w.n
+			w = w.behind(popped)
+		}
+		o.Lag, o.LagMillis, o.AtLeast = o.Retrying+w.n, 0, !w.exact
+		if err != nil || w.oldest >= end || w.exact && w.n == 0 {
+			return err
+		}
+		stored, err := a.state.log.StoredAt(key, w.oldest)
 		o.LagMillis = max(a.now().UnixMilli()-stored, 0)
 		return err
 	})
 	return o, err
+}
+
+// behind is what waits, together with what is unfinished before it.
+func (w waiting) behind(popped pop.Counts) waiting {
+	if popped.Unfinished > 0 {
+		w.n, w.oldest = w.n+popped.Unfinished, popped.Oldest
+	}
+	return w
+}
+
+// filterOf is the filter with which a group reads a topic, nil for none. It is not
+// known when no member ever said so, or when what one said is no filter.
+func (a *groupAdmin) filterOf(r *reader, topicName string) (f *messageFilter, known bool) {
+	if strings.HasPrefix(topicName, message.RetryPrefix) {
+		return nil, true
+	}
+	said, filtered := r.subscription.Filter(topicName)
+	if !filtered {
+		return nil, r.subscription.Has(topicName)
+	}
+	f, err := a.backlogs.filters.of(said)
+	if err != nil || f.all() {
+		return nil, err == nil
+	}
+	return f, true
 }
 
 // next is the offset that a group reads next in a queue; it may be out of the

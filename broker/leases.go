@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/rmqio/rmq/broker/group"
+	"github.com/rmqio/rmq/broker/pop"
 	"github.com/rmqio/rmq/broker/topic"
 	"github.com/rmqio/rmq/transport/protocol"
 )
@@ -49,8 +50,32 @@ func (c *clients) checkSync(r *protocol.SyncLeasesRequest) (topic.Topic, error) 
 		if err == nil {
 			_, err = queueOf(t, q, t.ReadQueues)
 		}
+		if err == nil && c.state.pops.InFlight(pop.Key{Group: r.Group, Topic: t.ID, Queue: uint32(q)}, c.now().UnixMilli()) {
+			err = protocol.Errorf(protocol.Conflict, "group %q has popped messages of queue %d of topic %q that are not acknowledged", r.Group, q, r.Topic)
+		}
 	}
 	return t, err
+}
+
+// endDeadLease ends the lease of a queue whose holder is gone. It is a Conflict if the
+// holder is alive.
+func (c *clients) endDeadLease(ctx context.Context, k pop.Key) error {
+	c.leasing.Lock()
+	defer c.leasing.Unlock()
+	holder, _, held := c.state.groups.Lease(k.Group, k.Topic, int(k.Queue))
+	switch {
+	case !held:
+		return nil
+	case c.alive(holder, k.Group):
+		return protocol.Errorf(protocol.Conflict, "group %q is consumed by push or pull consumers: client %q has leased queue %d", k.Group, holder, k.Queue)
+	}
+	return c.lease(ctx, group.EncodeRelease(k.Group, k.Topic, holder, []int{int(k.Queue)}))
+}
+
+func (c *clients) isMember(client, groupName string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions.IsMember(client, groupName)
 }
 
 func (c *clients) releaseUnwanted(ctx context.Context, t topic.Topic, r *protocol.SyncLeasesRequest) error {

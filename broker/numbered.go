@@ -21,7 +21,7 @@ type Idempotence struct {
 	// to a queue is remembered there; default 24 h, at least sequence.Grace.
 	ProducerExpiry time.Duration
 	// MaxProducers bounds the pairs of a producer and a queue that are remembered;
-	// default 100,000.
+	// default 500,000.
 	MaxProducers int
 	// DedupWindow is for how long of the log's time a deduplication key is
 	// remembered; default 24 h.

@@ -225,7 +225,7 @@ func TestNumbered_DeletedTopic(t *testing.T) {
 
 func TestIdempotence_Defaults(t *testing.T) {
 	got, err := Idempotence{}.withDefaults()
-	want := Idempotence{ProducerExpiry: 24 * time.Hour, MaxProducers: 100_000, DedupWindow: 24 * time.Hour, MaxDedupKeys: 1_000_000}
+	want := Idempotence{ProducerExpiry: 24 * time.Hour, MaxProducers: 500_000, DedupWindow: 24 * time.Hour, MaxDedupKeys: 1_000_000}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/rmqio/rmq/broker/group"
+	"github.com/rmqio/rmq/broker/pop"
 	"github.com/rmqio/rmq/broker/store"
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/transport"
@@ -53,6 +54,8 @@ func (o *offsets) check(r *protocol.CommitOffsetsRequest, c protocol.CommitOffse
 		err = o.state.groups.Check(r.Group, key.Topic, c.Queue, r.ClientID, c.Fence)
 	} else if owner, _, held := o.state.groups.Lease(r.Group, key.Topic, c.Queue); held {
 		err = protocol.Errorf(protocol.Fenced, "client %q holds the lease of the queue", owner)
+	} else if o.state.pops.InFlight(pop.Key{Group: r.Group, Topic: key.Topic, Queue: key.Queue}, o.state.now().UnixMilli()) {
+		err = protocol.Errorf(protocol.Fenced, "group %q has popped messages of the queue that are not acknowledged", r.Group)
 	}
 	return group.Offset{TopicID: key.Topic, Queue: c.Queue, Offset: c.Offset, Fence: c.Fence}, err
 }

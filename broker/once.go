@@ -55,6 +55,7 @@ type flight struct {
 	result protocol.SendResult
 
 	// Guarded by once.mu.
+	line       *line // nil: the batch has no numbers
 	next, prev *flight
 	gone       bool // out of once
 	landed     bool // result is known
@@ -80,20 +81,20 @@ func (o *once) take(p *parcel, put func(*parcel) error) error {
 	if p.Sequence.Producer == 0 && p.Uses.Any&batch.UsesDedupKey == 0 {
 		return put(p)
 	}
-	c, err := traitsOf(p)
-	if err != nil {
+	f := &flight{once: o, done: p.done}
+	if err := f.traits.set(p); err != nil {
 		return err
 	}
 	o.mu.Lock()
-	at, answer, err := o.judgeLocked(c)
+	at, answer, err := o.judgeLocked(f)
 	switch {
 	case err != nil:
 	case at != nil && !at.landed:
-		at.waiting = append(at.waiting, companion{at.offsetOf(c), p.done})
+		at.waiting = append(at.waiting, companion{at.offsetOf(&f.traits), p.done})
 	case at != nil:
-		answer = at.again(at.offsetOf(c))
+		answer = at.again(at.offsetOf(&f.traits))
 	case answer == nil:
-		return o.flyLocked(c, p, put) // unlocks
+		return o.flyLocked(f, p, put) // unlocks
 	}
 	o.mu.Unlock()
 	if answer != nil {
@@ -103,22 +104,22 @@ func (o *once) take(p *parcel, put func(*parcel) error) error {
 	return err
 }
 
-// traitsOf holds a batch with a deduplication key to the rules of those.
-func traitsOf(p *parcel) (*traits, error) {
-	c := &traits{sequence: p.Sequence, count: p.Count, pair: sequence.KeyOf(&p.Header, p.queue)}
+// set takes them from a batch, and holds one with a deduplication key to the rules
+// of those.
+func (c *traits) set(p *parcel) (err error) {
+	c.sequence, c.count, c.pair = p.Sequence, p.Count, sequence.KeyOf(&p.Header, p.queue)
 	if p.Uses.Any&batch.UsesDedupKey == 0 {
-		return c, nil
+		return nil
 	}
 	switch {
 	case p.Purpose != batch.ToQueue:
-		return nil, protocol.Errorf(protocol.IllegalMessage,
+		return protocol.Errorf(protocol.IllegalMessage,
 			"a message with a deduplication key cannot be delayed or part of a transaction: its key is taken when it is stored in its queue")
 	case p.Count != 1:
-		return nil, protocol.Errorf(protocol.IllegalMessage, "a message with a deduplication key is alone in its batch; this one has %d", p.Count)
+		return protocol.Errorf(protocol.IllegalMessage, "a message with a deduplication key is alone in its batch; this one has %d", p.Count)
 	}
-	var err error
 	c.key, err = dedupKey(p.queue.Topic, p.bytes)
-	return c, err
+	return err
 }
 
 func dedupKey(topic uint64, b []byte) (k dedup.Key, err error) {
@@ -127,8 +128,8 @@ func dedupKey(topic uint64, b []byte) (k dedup.Key, err error) {
 }
 
 // judgeLocked finds the flight that has the batch, or the answer when it is
-// stored; neither and no error: it is new.
-func (o *once) judgeLocked(c *traits) (*flight, *protocol.SendResult, error) {
+// stored; neither and no error: it is new, and has its line if there is one.
+func (o *once) judgeLocked(c *flight) (*flight, *protocol.SendResult, error) {
 	if c.key.Text != "" {
 		if f := o.keyed[c.key]; f != nil {
 			return f, nil, nil
@@ -145,13 +146,14 @@ func (o *once) judgeLocked(c *traits) (*flight, *protocol.SendResult, error) {
 	return nil, nil, o.admitLocked(c)
 }
 
-func (o *once) judgeNumbersLocked(c *traits) (*flight, *protocol.SendResult, error) {
-	l := o.lines[c.pair]
+func (o *once) judgeNumbersLocked(c *flight) (*flight, *protocol.SendResult, error) {
+	c.line = o.lines[c.pair]
+	l := c.line
 	if l == nil {
 		return c.committed(o.sequences.Judge(c.pair, &c.sequence, c.count))
 	}
 	for _, f := range l.flights {
-		if f.contains(c) {
+		if f.contains(&c.traits) {
 			return f, nil, nil
 		}
 	}
@@ -175,21 +177,20 @@ func (c *traits) committed(at sequence.Place, known bool, err error) (*flight, *
 	return nil, r, nil
 }
 
-func (o *once) admitLocked(c *traits) error {
+func (o *once) admitLocked(c *flight) error {
 	if c.key.Text != "" {
 		if err := o.keys.Admit(len(o.keyed), o.now()); err != nil {
 			return err
 		}
 	}
-	if c.numbered() && o.lines[c.pair] == nil {
+	if c.numbered() && c.line == nil {
 		return o.sequences.Admit(c.pair, len(o.lines), o.now())
 	}
 	return nil
 }
 
 // flyLocked has a new batch put into the log, and unlocks.
-func (o *once) flyLocked(c *traits, p *parcel, put func(*parcel) error) error {
-	f := &flight{traits: *c, once: o, done: p.done}
+func (o *once) flyLocked(f *flight, p *parcel, put func(*parcel) error) error {
 	p.done = f.arrive
 	if err := put(p); err != nil {
 		o.mu.Unlock()
@@ -215,14 +216,13 @@ func (o *once) enterLocked(f *flight) {
 	if !f.numbered() {
 		return
 	}
-	l := o.lines[f.pair]
-	if l == nil {
-		l = &line{}
-		o.lines[f.pair] = l
+	if f.line == nil {
+		f.line = &line{}
+		o.lines[f.pair] = f.line
 	}
-	l.flights = append(l.flights, f)
-	if l.ahead != nil {
-		l.ahead.Take(&f.sequence, f.count, sequence.Place{Base: -1})
+	f.line.flights = append(f.line.flights, f)
+	if f.line.ahead != nil {
+		f.line.ahead.Take(&f.sequence, f.count, sequence.Place{Base: -1})
 	}
 }
 
@@ -246,8 +246,8 @@ func (o *once) leaveLocked(f *flight) {
 		delete(o.keyed, f.key)
 	}
 	if f.numbered() {
-		o.lines[f.pair].drop(f)
-		if len(o.lines[f.pair].flights) == 0 {
+		f.line.drop(f)
+		if len(f.line.flights) == 0 {
 			delete(o.lines, f.pair)
 		}
 	}
@@ -337,8 +337,10 @@ func (o *once) applied(pair sequence.Key, s *batch.Sequence, key dedup.Key) {
 }
 
 func (o *once) findLocked(pair sequence.Key, s *batch.Sequence, key dedup.Key) *flight {
-	if f := o.keyed[key]; f != nil {
-		return f
+	if key.Text != "" {
+		if f := o.keyed[key]; f != nil {
+			return f
+		}
 	}
 	if l := o.lines[pair]; l != nil {
 		for _, f := range l.flights {

@@ -41,6 +41,9 @@ func (p *puller) pullMessage(ctx context.Context, r *protocol.PullRequest) (*pro
 	for len(resp.Queues) == 0 {
 		select {
 		case <-w.C:
+			if err := p.checkGroup(r.Group); err != nil {
+				return nil, err // consuming was switched off meanwhile
+			}
 			resp = p.read(r, s)
 			if s.withhold(r, resp) {
 				timeout.Reset(min(tellAfter, time.Until(deadline)))
@@ -60,14 +63,8 @@ func (p *puller) checkGroup(name string) error {
 	if name == "" {
 		return nil
 	}
-	g, ok := p.state.groups.Config(name)
-	if !ok {
-		return protocol.Errorf(protocol.GroupNotFound, "group %q is not known", name)
-	}
-	if !g.ConsumeEnabled {
-		return protocol.Errorf(protocol.NoPermission, "consuming is switched off for group %q", name)
-	}
-	return nil
+	_, err := p.state.consuming(name)
+	return err
 }
 
 // keys are the queues to wait for; those that cannot be read answer the pull at
@@ -118,18 +115,23 @@ func (p *puller) readQueue(r *protocol.PullRequest, at, maxBytes, left int, s *s
 		got.Err = protocol.AsError(err)
 		return got
 	}
+	reader := p.state.meters.Reader(r.Group, key.Topic)
+	reader.Reached(q.Queue, q.Fence, q.Offset)
 	found, err := s.find(p.state.log, key, q, maxBytes, int(r.MaxCount), left)
 	got.Next, got.Min, got.End, got.Size = found.Next, found.Min, found.End, found.Size
 	if err != nil {
 		got.Err = protocol.AsError(refusal(err))
 	}
-	if got.Size > 0 {
+	if asked := q; got.Size > 0 {
 		got.Load = func(q *protocol.PulledQueue, dst []byte) ([]byte, error) {
 			dst, err := found.Append(dst)
 			if err != nil {
 				q.Next, q.Min, err = found.Next, found.Min, refusal(err)
+				return dst, err
 			}
-			return dst, err
+			reader.Given(found.Messages, found.Size)
+			reader.Reached(asked.Queue, asked.Fence, found.Next)
+			return dst, nil
 		}
 	}
 	return got

@@ -76,6 +76,9 @@ func split(payload []byte) (parcels []parcel, err error) {
 		if len(parcels) == maxSendBatches {
 			return nil, protocol.Errorf(protocol.IllegalMessage, "more than %d batches in a request", maxSendBatches)
 		}
+		if parcels == nil { // most batches of a request are of about one size
+			parcels = make([]parcel, 0, min(len(payload)/h.Length+1, maxSendBatches))
+		}
 		parcels = append(parcels, parcel{Header: h, bytes: rest[:h.Length]})
 		rest = rest[h.Length:]
 	}
@@ -101,7 +104,10 @@ func (s *sender) take(q *sending, i int, p *parcel) (err error) {
 		return err
 	}
 	p.client, p.group = q.client, q.group
-	p.done = func(r protocol.SendResult) { q.finish(i, r) }
+	p.done = func(r protocol.SendResult) {
+		s.count(p, &r)
+		q.finish(i, r)
+	}
 	return s.state.once.take(p, s.charge)
 }
 
@@ -146,6 +152,13 @@ func stored(c store.Committed, err error) protocol.SendResult {
 		return protocol.SendResult{Err: protocol.AsError(outcome(err))}
 	}
 	return protocol.SendResult{BaseOffset: c.BaseOffset, StoreMillis: c.StoreMillis}
+}
+
+// count takes a batch that was stored into the metrics.
+func (s *sender) count(p *parcel, r *protocol.SendResult) {
+	if r.Err == nil && !r.Duplicate {
+		s.state.meters.Stored(p.topic.ID, meterKind(&p.Header), p.Count, p.Length)
+	}
 }
 
 // finish sets one result; the last one sends the answer.

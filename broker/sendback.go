@@ -112,6 +112,15 @@ func (s *sendBacks) mayGiveBack(r *protocol.SendBackRequest, key store.QueueKey)
 
 // find reads the message at an offset, which must have the id.
 func (s *sendBacks) find(key store.QueueKey, offset int64, id string) (*message.Message, error) {
+	m, err := s.at(key, offset)
+	if err == nil && m.ID.String() != id {
+		return nil, protocol.Errorf(protocol.NotFound, "the message at offset %d has not the id %.50q", offset, id)
+	}
+	return m, err
+}
+
+// at reads the message at an offset.
+func (s *sendBacks) at(key store.QueueKey, offset int64) (*message.Message, error) {
 	found, err := s.state.log.Read(key, offset, 1, 1)
 	if err != nil {
 		return nil, refusal(err)
@@ -124,11 +133,11 @@ func (s *sendBacks) find(key store.QueueKey, offset int64, id string) (*message.
 		return nil, protocol.Errorf(protocol.Damaged, "%v", err)
 	}
 	for i := range all {
-		if all[i].QueueOffset == offset && all[i].ID.String() == id {
+		if all[i].QueueOffset == offset {
 			return &all[i].Message, nil
 		}
 	}
-	return nil, protocol.Errorf(protocol.NotFound, "the message at offset %d has not the id %.50q", offset, id)
+	return nil, protocol.Errorf(protocol.Damaged, "the batch at offset %d does not have it", offset)
 }
 
 // bury makes a message a dead letter.
@@ -138,8 +147,12 @@ func (s *sendBacks) bury(ctx context.Context, r *protocol.SendBackRequest, m *me
 		return nil, err
 	}
 	failed(m, r)
-	if c := s.copy(ctx, to, 0, m, nil); c.err != nil {
+	c := s.copy(ctx, to, 0, m, nil)
+	if c.err != nil {
 		return nil, c.err
+	}
+	if !c.duplicate {
+		s.state.meters.Buried(r.Group, m.Origin.Topic)
 	}
 	return &protocol.SendBackResponse{Dead: true}, nil
 }
@@ -152,7 +165,7 @@ func (s *sendBacks) retry(ctx context.Context, r *protocol.SendBackRequest, m *m
 	}
 	delay := time.Duration(r.DelayMillis) * time.Millisecond
 	if r.DelayMillis == protocol.ByPolicy {
-		delay = group.RetryDelay(p, m.ReconsumeTimes+1)
+		delay = p.Delay(m.ReconsumeTimes + 1)
 	}
 	at := s.now().Add(delay).UnixMilli()
 	failed(m, r)
@@ -261,6 +274,9 @@ func (s *sendBacks) copy(ctx context.Context, to topic.Topic, queue int, m *mess
 func (s *sendBacks) store(key dedup.Key, f *flyingCopy, to topic.Topic, r store.Record) {
 	done := make(chan copied, 1)
 	err := refusal(s.state.log.Append(r, func(c store.Committed, err error) {
+		if err == nil && r.Type == store.TimerRecord {
+			s.state.meters.Held(r.Queue.Topic, 1)
+		}
 		place := dedup.Place{Queue: r.Queue.Queue, Offset: c.BaseOffset, Index: c.Index, Millis: c.StoreMillis}
 		done <- copied{place: place, err: outcome(err)}
 	}))

@@ -10,6 +10,8 @@ import (
 
 	"github.com/rmqio/rmq/broker/dedup"
 	"github.com/rmqio/rmq/broker/group"
+	"github.com/rmqio/rmq/broker/meter"
+	"github.com/rmqio/rmq/broker/pop"
 	"github.com/rmqio/rmq/broker/quota"
 	"github.com/rmqio/rmq/broker/sequence"
 	"github.com/rmqio/rmq/broker/store"
@@ -27,6 +29,7 @@ type state struct {
 	log          *store.Log
 	topics       *topic.View
 	groups       *group.View
+	pops         *pop.View
 	quotas       *quota.View
 	timers       *timer.View
 	transactions *transaction.View
@@ -34,6 +37,7 @@ type state struct {
 	keys         *dedup.View
 	copies       *dedup.View // that were made of messages; see sendBacks
 	once         *once
+	meters       *meter.Meters
 	logger       *slog.Logger
 	now          func() time.Time
 	// on says what applies the records of a type. Types that nothing applies were
@@ -103,13 +107,14 @@ func (s *state) openLog(logDir string, cfg Config) (err error) {
 }
 
 func openViews(path string, cfg Config) (*state, error) {
-	s := &state{topics: topic.New(), groups: group.New(), quotas: quota.New(), timers: timer.New(), transactions: transaction.New(), logger: cfg.Logger, now: cfg.Now, flushed: cfg.Now()}
+	s := &state{topics: topic.New(), groups: group.New(), pops: pop.New(), quotas: quota.New(), timers: timer.New(), transactions: transaction.New(), logger: cfg.Logger, now: cfg.Now, flushed: cfg.Now()}
 	s.sequences = sequence.New(sequence.Config{Expiry: cfg.Idempotence.ProducerExpiry, Limit: cfg.Idempotence.MaxProducers})
 	s.keys = dedup.New(dedup.Config{Window: cfg.Idempotence.DedupWindow, Limit: cfg.Idempotence.MaxDedupKeys})
 	s.copies = dedup.New(dedup.Config{Name: "copies", Window: cfg.Idempotence.DedupWindow, Limit: cfg.Idempotence.MaxDedupKeys})
 	s.once = newOnce(s.sequences, s.keys, cfg.Now)
+	s.meters = meter.New()
 	s.on = s.appliers()
-	rows, err := view.Open(path, s.topics, s.groups, s.quotas, s.timers, s.transactions, s.sequences, s.keys, s.copies)
+	rows, err := view.Open(path, s.topics, s.groups, s.pops, s.quotas, s.timers, s.transactions, s.sequences, s.keys, s.copies)
 	if err != nil {
 		return nil, err
 	}
@@ -129,10 +134,13 @@ func (s *state) appliers() map[store.Type][]func(store.Committed) error {
 		store.TopicRecord:       {data(s.topics.ApplyPut)},
 		store.TopicDeleteRecord: {s.dropTopic, data(s.topics.ApplyDelete)},
 		store.GroupRecord:       {data(s.groups.ApplyPut)},
-		store.GroupDeleteRecord: {data(s.groups.ApplyDelete)},
-		store.OffsetsRecord:     {data(s.groups.ApplyOffsets)},
-		store.LeasesRecord:      {data(s.groups.ApplyLeases)},
+		store.GroupDeleteRecord: {data(s.groups.ApplyDelete), s.dropGroup},
+		store.OffsetsRecord:     {s.applyOffsets},
+		store.LeasesRecord:      {s.applyLeases},
+		store.SubscribeRecord:   {data(s.groups.ApplySubscription)},
 		store.QuotaRecord:       {data(s.quotas.Apply)},
+		store.PopRecord:         {s.applyHandout},
+		store.AckRecord:         {s.applyAck},
 	}
 }
 
@@ -165,6 +173,7 @@ func (s *state) inTopic(apply func(store.Committed) error) func(store.Committed)
 // dropTopic takes out of the views what belongs to a topic that is deleted.
 func (s *state) dropTopic(r store.Committed) error {
 	s.groups.DropTopic(r.Queue.Topic)
+	s.pops.DropTopic(r.Queue.Topic)
 	s.timers.DropTopic(r.Queue.Topic)
 	s.transactions.DropTopic(r.Queue.Topic)
 	s.sequences.DropTopic(r.Queue.Topic)
@@ -260,12 +269,16 @@ func (s *state) append(ctx context.Context, r store.Record) error {
 // busyPause is what a producer is told to wait when the disk does not keep up.
 const busyPause = 20 * time.Millisecond
 
-// refusal turns an error of the store into what clients are told.
+// refusal turns an error of the store into what clients are told; one that is that
+// already stays as it is.
 func refusal(err error) error {
 	code := protocol.SystemError
+	var refused *protocol.Error
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &refused):
+		return refused
 	case errors.Is(err, store.ErrBusy):
 		return &protocol.Error{Code: protocol.Busy, Remark: err.Error(), RetryAfterMillis: busyPause.Milliseconds()}
 	case errors.Is(err, store.ErrDiskFull), errors.Is(err, store.ErrNoSpace), errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrPoisoned):
@@ -310,6 +323,18 @@ func (s *state) readable(name string, queue int) (store.QueueKey, error) {
 		return store.QueueKey{}, protocol.Errorf(protocol.NoPermission, "topic %q is not readable", name)
 	}
 	return queueOf(t, queue, t.ReadQueues)
+}
+
+// consuming finds a group that may consume.
+func (s *state) consuming(name string) (protocol.GroupConfig, error) {
+	g, ok := s.groups.Config(name)
+	switch {
+	case !ok:
+		return g, protocol.Errorf(protocol.GroupNotFound, "group %q is not known", name)
+	case !g.ConsumeEnabled:
+		return g, protocol.Errorf(protocol.NoPermission, "consuming is switched off for group %q", name)
+	}
+	return g, nil
 }
 
 func (s *state) topic(name string) (topic.Topic, error) {

@@ -76,6 +76,9 @@ func (t *timers) hold(p *parcel) error {
 	}
 	r := store.Record{Type: store.TimerRecord, Queue: p.queue, Count: uint32(p.Count), Data: timer.Encode(millis, p.bytes)}
 	return refusal(t.state.log.Append(r, func(c store.Committed, err error) {
+		if err == nil {
+			t.state.meters.Held(r.Queue.Topic, p.Count)
+		}
 		p.done(heldBack(c, err))
 		t.poke()
 	}))
@@ -224,7 +227,12 @@ func (t *timers) release(due []*dueRecord) (err error) {
 	for _, d := range due {
 		for _, r := range d.releases {
 			if err == nil {
-				err = t.state.log.Append(r, func(_ store.Committed, err error) { done <- outcome{d, err} })
+				err = t.state.log.Append(r, func(c store.Committed, err error) {
+					if err == nil {
+						t.state.meters.Released(c.Queue.Topic, int(c.Count))
+					}
+					done <- outcome{d, err}
+				})
 			}
 			if err == nil {
 				started++

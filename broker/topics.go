@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/rmqio/rmq/broker/store"
@@ -108,11 +110,16 @@ func (a *topicAdmin) listTopics(_ context.Context, r *protocol.ListTopicsRequest
 		topics = []topic.Topic{t}
 	}
 	resp := &protocol.ListTopicsResponse{Topics: make([]protocol.TopicStatus, len(topics))}
+	var traffic map[uint64]*protocol.TopicTraffic
+	if r.Stats {
+		traffic = a.traffic()
+	}
 	for i, t := range topics {
 		resp.Topics[i].TopicConfig = t.TopicConfig
 		if !r.Stats {
 			continue
 		}
+		resp.Topics[i].Traffic = cmp.Or(traffic[t.ID], new(protocol.TopicTraffic))
 		for q := range max(t.ReadQueues, t.WriteQueues) {
 			s, err := a.queueStatus(store.QueueKey{Topic: t.ID, Queue: uint32(q)})
 			if err != nil {
@@ -124,12 +131,40 @@ func (a *topicAdmin) listTopics(_ context.Context, r *protocol.ListTopicsRequest
 	return resp, nil
 }
 
+// traffic is what was counted, by topic.
+func (a *topicAdmin) traffic() map[uint64]*protocol.TopicTraffic {
+	byTopic := map[uint64]*protocol.TopicTraffic{}
+	of := func(id uint64) *protocol.TopicTraffic {
+		if byTopic[id] == nil {
+			byTopic[id] = &protocol.TopicTraffic{}
+		}
+		return byTopic[id]
+	}
+	for _, t := range a.state.meters.Topics(func(uint64) bool { return true }) {
+		for _, in := range t.In {
+			of(t.ID).InMessages += in.Messages
+			of(t.ID).InBytes += in.Bytes
+		}
+	}
+	for _, g := range a.state.meters.Groups(func(string, uint64) bool { return true }) {
+		of(g.Topic).OutMessages += g.Out.Messages
+		of(g.Topic).OutBytes += g.Out.Bytes
+	}
+	return byTopic
+}
+
 func (a *topicAdmin) queueStatus(key store.QueueKey) (protocol.QueueStatus, error) {
 	s := protocol.QueueStatus{Queue: int(key.Queue)}
 	err := a.state.within(key, func(first, end int64) (err error) {
 		s.Min, s.End = first, end
-		if first < end {
-			s.LastStoreMillis, err = a.state.log.StoredAt(key, end-1)
+		if first == end {
+			return nil
+		}
+		if s.LastStoreMillis, err = a.state.log.StoredAt(key, end-1); err != nil {
+			return err
+		}
+		if s.FirstStoreMillis, err = a.state.log.StoredAt(key, first); errors.Is(err, store.ErrDamaged) {
+			return nil // what is not, is told
 		}
 		return err
 	})

@@ -308,10 +308,19 @@ func (t *transactions) tryStart(k transaction.Key, record func() (store.Record, 
 		return false, err
 	}
 	err = t.state.log.Append(r, func(_ store.Committed, err error) {
+		t.decided(k, err)
 		t.unclaim(k, err)
 		done <- refusal(err)
 	})
 	return err == nil, refusal(err)
+}
+
+// decided takes the decision that a record has made into the metrics; what parks a
+// message makes none.
+func (t *transactions) decided(k transaction.Key, err error) {
+	if v, ok := t.state.transactions.Decided(k); ok && err == nil {
+		t.state.meters.Decided(v.TopicID, v.Committed())
+	}
 }
 
 // shown is the record that shows a half message and forgets it.

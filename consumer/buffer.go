@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/rmqio/rmq/message"
 )
@@ -25,13 +26,15 @@ type buffer struct {
 	replies *replier     // what Delivery.Reply uses; set before the first message
 	filters topicFilters // set before the first pull
 
-	mu      sync.Mutex
-	queues  map[message.Queue]*holding
-	spread  map[string]int // pulls under way of queues that have more, by broker
-	turn    turns          // those with something ready
-	retries retryHeap
-	faults  fifo[error] // for the reader of a pull consumer
-	ended   error       // what every take ends with; nil: it is open
+	mu        sync.Mutex
+	queues    map[message.Queue]*holding
+	spread    map[string]int // pulls under way of queues that have more, by broker
+	turn      turns          // those with something ready
+	retries   retryHeap
+	suspended suspension // of a push consumer; Pull pauses its queues one by one
+	pace      pace
+	faults    fifo[error] // for the reader of a pull consumer
+	ended     error       // what every take ends with; nil: it is open
 }
 
 // holding is a queue in the buffer, with the life of its handlers' contexts.
@@ -82,6 +85,7 @@ func (b *buffer) hold(q *processQueue, fetcher chan<- struct{}) {
 func (b *buffer) holdLocked(q *processQueue, fetcher chan<- struct{}) {
 	h := &holding{processQueue: q, fetcher: fetcher, replies: b.replies}
 	h.ctx, h.cancel = context.WithCancelCause(b.life)
+	h.paused = h.paused || b.suspended.of(q.queue)
 	b.queues[q.queue] = h
 	signal(fetcher)
 }
@@ -226,13 +230,50 @@ func (b *buffer) pause(paused bool, queues []message.Queue) bool {
 			all = false
 			continue
 		}
-		h.paused = paused
-		if !paused {
-			b.readyLocked(h)
-			signal(h.fetcher)
-		}
+		b.pauseLocked(h, paused)
 	}
 	return all
+}
+
+func (b *buffer) pauseLocked(h *holding, paused bool) {
+	h.paused = paused
+	if !paused {
+		b.readyLocked(h)
+		signal(h.fetcher)
+	} else if h.state == queueDraining {
+		h.dropFrom(0)
+		b.settledLocked(h)
+	}
+}
+
+// suspend replaces what is suspended.
+func (b *buffer) suspend(s suspension) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.suspended = s
+	for q, h := range b.queues {
+		if paused := s.of(q); paused != h.paused {
+			b.pauseLocked(h, paused)
+		}
+	}
+}
+
+// throttled says how the consumer holds itself back.
+func (b *buffer) throttled() (suspended bool, perSecond float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pace.limiter != nil {
+		perSecond = float64(b.pace.limiter.Limit())
+	}
+	return b.suspended.some(), perSecond
+}
+
+// setPace bounds how many messages are handed out in a second.
+func (b *buffer) setPace(perSecond float64, burst int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pace.set(perSecond, burst, time.Now())
+	signal(b.ready)
 }
 
 // report leaves an error for the reader. Only the newest few are kept.

@@ -31,9 +31,32 @@ func (e *engine) commitLoop(ctx context.Context) {
 	}
 }
 
+// lastCommit commits what a consumer that ends has finished. A broker that is started
+// again is away for a moment, in which the commit would fail at once: it is waited for,
+// a little, because what is not committed is delivered again.
+func (e *engine) lastCommit(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, awayTimeout)
+	defer cancel()
+	for failures := 1; ; failures++ {
+		err := e.commit(ctx, e.buffer.uncommitted(e.buffer.held()...))
+		if !errors.Is(err, protocol.Unreachable) {
+			return err
+		}
+		select {
+		case <-time.After(doubled(brokerRetryFirst, brokerRetryMost, failures)):
+		case <-waiting.Done():
+			return err
+		}
+	}
+}
+
 // commit sends the offsets to their brokers, to all at the same time. A queue
-// that turns out to be gone, or its lease, is lost, which is no error.
+// that turns out to be gone, or its lease, is lost, which is no error. A member that
+// keeps its offsets itself writes them.
 func (e *engine) commit(ctx context.Context, offsets []pending) error {
+	if e.ledger != nil {
+		return e.keep(offsets)
+	}
 	byBroker := map[string][]pending{}
 	for _, p := range offsets {
 		byBroker[p.queue.queue.Broker] = append(byBroker[p.queue.queue.Broker], p)

@@ -8,7 +8,11 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/rmqio/rmq/internal/client"
+	"github.com/rmqio/rmq/internal/telemetry"
 	"github.com/rmqio/rmq/message"
 )
 
@@ -64,6 +68,16 @@ type Config struct {
 	ClientID string
 	// Logger is silent when nil.
 	Logger *slog.Logger
+	// TracerProvider and MeterProvider hear of every delivery, in the words of
+	// OpenTelemetry's conventions for messaging. Handlers are given the context of
+	// their span: a child of the span that is in Run's context, or else of the one
+	// that sent the message, to which it is linked in any case. Messages that are
+	// given back, and Commit, have spans of their own; commits in the background
+	// have none.
+	// Nil: the global ones, which may be set later. As long as there is none,
+	// nothing is spent on it.
+	TracerProvider trace.TracerProvider
+	MeterProvider  metric.MeterProvider
 
 	// Group shares the queues of the topics among its members, which must all
 	// have the same subscriptions: one that has others is refused (ErrRefused). A
@@ -74,12 +88,40 @@ type Config struct {
 	// From is where a queue begins that the group has never committed.
 	From StartPosition
 
+	// Broadcast has this member read all queues, as every other member does
+	// (RocketMQ's BROADCASTING); a group's members all broadcast, or none does, and
+	// they have equal subscriptions. Each keeps its own offsets, by its ClientID, which
+	// must be the same after each start and no other member's; empty, it is
+	// HOST@GROUP. A message that fails is tried again by this member, after 1 s and
+	// then up to 30 s, or SuspendTime if it keeps its place; it is dropped, and OnError told
+	// (ErrDropped), with ErrReject or after MaxReconsumeTimes. A group's switch for
+	// consuming holds with BrokerOffsets only, as that of the BroadcastGroup.
+	Broadcast bool
+	// OffsetsDir is where a broadcasting member keeps its offsets, in the file
+	// CLIENT/GROUP/offsets.json, in which names are escaped as in BroadcastGroup. A member that uses the
+	// same file is refused (ErrOffsetsInUse), and Run fails when it is damaged
+	// (ErrOffsetsDamaged). Without the file the member begins at From. A topic that was
+	// deleted and made again while the member was stopped is taken for the old one.
+	// Empty: rmq/offsets in the user's folder for configuration (os.UserConfigDir).
+	OffsetsDir string
+	// BrokerOffsets keeps the offsets of a broadcasting member on the brokers: they are
+	// those of the group BroadcastGroup(Group, ClientID).
+	BrokerOffsets bool
+
 	// Strategy shares the queues among the members, which must all have the same
 	// one; nil: Averagely.
 	Strategy Strategy
 
-	// Concurrency is how many handlers run at once.
+	// Concurrency is how many handlers run at once; see SetConcurrency.
 	Concurrency int
+	// BatchSize is the most messages that a BatchHandler is given at once, 1 to
+	// MaxBatchSize; other handlers get one.
+	BatchSize int
+	// Rate bounds how many messages are handed out in a second, those that are tried
+	// again included; 0: as many as the handlers take. Up to Burst may come at once;
+	// 0: as many as come in 10 ms. See SetRate.
+	Rate  float64
+	Burst int
 	// Ordered hands the messages of each queue out strictly one after another.
 	// Without it that holds for the messages of one message group only.
 	Ordered bool
@@ -92,7 +134,8 @@ type Config struct {
 	// MaxReconsumeTimes is how often a message that fails is delivered again before it
 	// is a dead letter; negative: never; 0: as often as the group's RetryMax says, and
 	// where the message keeps its place for ever. More than RetryMax makes no
-	// difference to messages without a place to keep.
+	// difference to messages without a place to keep. With Broadcast 0 is
+	// DefaultBroadcastRetries for these.
 	MaxReconsumeTimes int
 	// MaxPrefetch bounds the messages held of each queue, up to one batch more.
 	MaxPrefetch int
@@ -108,7 +151,8 @@ type Config struct {
 	// ShutdownTimeout is the same for the end of Run.
 	ShutdownTimeout time.Duration
 	// OnError is told of faults that reading of a queue waits on, such as
-	// damaged data, and of ErrCompressed, once for each; they are logged too. It is called from the
+	// damaged data, and of ErrCompressed and ErrDropped, once for each; they are logged
+	// too. It is called from the
 	// consumer's goroutines and must not block. It may be nil.
 	OnError func(error)
 }
@@ -116,7 +160,7 @@ type Config struct {
 // PullConfig is what a pull consumer needs. Zero values mean the defaults; one
 // way to the name servers is required, and with a Group one subscription.
 type PullConfig struct {
-	// NameServers to Logger are those of Config.
+	// NameServers to MeterProvider are those of Config.
 	NameServers        []string
 	ConfigFile         string
 	LookupEnv          func(string) (string, bool)
@@ -124,6 +168,8 @@ type PullConfig struct {
 	EndpointInterval   time.Duration
 	ClientID           string
 	Logger             *slog.Logger
+	TracerProvider     trace.TracerProvider
+	MeterProvider      metric.MeterProvider
 
 	// Group, when set, makes the consumer a member: it reads the queues that the
 	// group gives it, from where the group has committed. Without a group it
@@ -134,6 +180,10 @@ type PullConfig struct {
 	// From is where a queue begins that the group has never committed; without a
 	// group, where every queue begins.
 	From StartPosition
+	// Broadcast, OffsetsDir and BrokerOffsets are those of Config.
+	Broadcast     bool
+	OffsetsDir    string
+	BrokerOffsets bool
 	// Strategy is that of Config.
 	Strategy Strategy
 	// ManualCommit leaves it to Commit to say that messages are processed.
@@ -152,7 +202,9 @@ type PullConfig struct {
 // settings are what the engine needs of either configuration.
 type settings struct {
 	client           client.Config
-	group            string
+	group            string // whose offsets are committed; empty: none is
+	broadcast        string // the group of a broadcasting member
+	offsetsDir       string // of such a one that keeps its offsets in a file
 	topics           []string
 	retry            string // that of topics which need not exist; empty: none
 	filters          topicFilters
@@ -166,6 +218,10 @@ type settings struct {
 	shutdownTimeout  time.Duration
 	onFault          func(error) // may be nil
 	log              *slog.Logger
+
+	tracerProvider trace.TracerProvider
+	meterProvider  metric.MeterProvider
+	telemetry      *telemetry.Receives // since there is a client
 }
 
 func (cfg *Config) settings() (settings, error) {
@@ -173,6 +229,7 @@ func (cfg *Config) settings() (settings, error) {
 	setDefault(&cfg.ConsumeTimeout, DefaultConsumeTimeout)
 	setDefault(&cfg.ShutdownTimeout, DefaultShutdownTimeout)
 	setDefault(&cfg.SuspendTime, DefaultSuspendTime)
+	setDefault(&cfg.BatchSize, DefaultBatchSize)
 	s := settings{
 		client: client.Config{
 			NameServers: cfg.NameServers, ConfigFile: cfg.ConfigFile, LookupEnv: cfg.LookupEnv,
@@ -182,23 +239,27 @@ func (cfg *Config) settings() (settings, error) {
 		group: cfg.Group, topics: topicsOf(cfg.Subscriptions), from: cfg.From, strategy: cfg.Strategy, order: orderGroups,
 		maxPrefetch: cfg.MaxPrefetch, maxPrefetchBytes: cfg.MaxPrefetchBytes, commitInterval: cfg.CommitInterval,
 		rebalanceTimeout: cfg.RebalanceTimeout, shutdownTimeout: cfg.ShutdownTimeout, onFault: cfg.OnError, log: cfg.Logger,
+		tracerProvider: cfg.TracerProvider, meterProvider: cfg.MeterProvider,
 	}
 	if cfg.Ordered {
 		s.order = orderQueue
 	}
 	filters, err := filtersOf(cfg.Subscriptions)
 	s.filters, err = filters, errors.Join(s.validate(true), err)
-	if cfg.Concurrency < 1 || cfg.Concurrency > MaxConcurrency {
-		err = errors.Join(err, fmt.Errorf("%w: concurrency %d; 1 to %d are allowed", ErrIllegalConfig, cfg.Concurrency, MaxConcurrency))
-	}
+	err = errors.Join(err, checkConcurrency(cfg.Concurrency))
 	if cfg.SuspendTime < 10*time.Millisecond || cfg.SuspendTime > 30*time.Second {
 		err = errors.Join(err, fmt.Errorf("%w: suspend time %v; 10ms to 30s are allowed", ErrIllegalConfig, cfg.SuspendTime))
+	}
+	err = errors.Join(err, cfg.checkBatch(), checkRate(cfg.Rate, cfg.Burst), checkBroadcast(cfg.Broadcast, cfg.OffsetsDir, cfg.BrokerOffsets),
+		notNegative("shutdown timeout", s.shutdownTimeout))
+	if cfg.Broadcast {
+		return s, errors.Join(err, s.broadcasting(cfg.OffsetsDir, cfg.BrokerOffsets))
 	}
 	s.retry = message.RetryTopic(s.group)
 	s.topics = append(s.topics, s.retry)
 	slices.Sort(s.topics)
 	s.topics = slices.Compact(s.topics)
-	return s, errors.Join(err, notNegative("shutdown timeout", s.shutdownTimeout))
+	return s, err
 }
 
 func (cfg *PullConfig) settings() (settings, error) {
@@ -211,10 +272,15 @@ func (cfg *PullConfig) settings() (settings, error) {
 		group: cfg.Group, topics: topicsOf(cfg.Subscriptions), from: cfg.From, strategy: cfg.Strategy, order: orderFree,
 		maxPrefetch: cfg.MaxPrefetch, maxPrefetchBytes: cfg.MaxPrefetchBytes, commitInterval: cfg.CommitInterval,
 		rebalanceTimeout: cfg.RebalanceTimeout, log: cfg.Logger,
+		tracerProvider: cfg.TracerProvider, meterProvider: cfg.MeterProvider,
 	}
 	filters, err := filtersOf(cfg.Subscriptions)
 	s.filters = filters
-	return s, errors.Join(s.validate(cfg.Group != ""), err)
+	err = errors.Join(s.validate(cfg.Group != "" || cfg.Broadcast), err, checkBroadcast(cfg.Broadcast, cfg.OffsetsDir, cfg.BrokerOffsets))
+	if cfg.Broadcast {
+		err = errors.Join(err, s.broadcasting(cfg.OffsetsDir, cfg.BrokerOffsets))
+	}
+	return s, err
 }
 
 // validate fills in defaults and names every fault at once.
@@ -246,8 +312,17 @@ func (s *settings) validate(inGroup bool) error {
 	return errors.Join(errs...)
 }
 
+// newClient makes the client and what observes its consumer.
 func (s *settings) newClient(ctx context.Context) (*client.Client, error) {
-	return client.New(ctx, s.client)
+	c, err := client.New(ctx, s.client)
+	if err != nil {
+		return nil, err
+	}
+	if s.telemetry, err = s.observe(c); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // topicsOf is sorted and without doubles.

@@ -36,11 +36,16 @@ func (e *engine) sealed(it *item, err error) {
 		return
 	}
 	q := it.queue.queue
-	err = client.Wrap("decompress message of", q.Topic, q.Broker,
-		fmt.Errorf("%w: %w: message %s at %d of %v: %w", protocol.Damaged, ErrCompressed, it.ID, it.offset, q, err))
+	err = sealedError(q, it.offset, it.ID, err)
 	e.log.Error("body cannot be decompressed, the message is handed out as it came",
 		"topic", q.Topic, "broker", q.Broker, "queue", q.ID, "offset", it.offset, "message_id", it.ID, "error", err)
 	if e.onFault != nil {
 		e.onFault(err)
 	}
+}
+
+// sealedError is that of a body that stays compressed.
+func sealedError(q message.Queue, offset int64, id message.ID, err error) error {
+	return client.Wrap("decompress message of", q.Topic, q.Broker,
+		fmt.Errorf("%w: %w: message %s at %d of %v: %w", protocol.Damaged, ErrCompressed, id, offset, q, err))
 }

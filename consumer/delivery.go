@@ -46,6 +46,8 @@ type item struct {
 
 	priority uint8 // see turns
 
+	followers []*item // of its lane, in the same batch, behind it; see untake
+
 	held    *heldVerdict // to be given back again
 	refused int          // how often the broker did not take it back
 }

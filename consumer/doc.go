@@ -9,8 +9,16 @@
 // delivered again is what was not committed when a consumer, or its connection
 // to a broker for longer than its session, was cut off: a handler must bear that.
 //
+// Simple is the other way to be a group: its members share messages, not queues. A
+// broker hands any message to any member that asks, for an invisible time, and remembers
+// it until it is acknowledged. What of the above is about queues, leases and positions
+// is not about Simple; a message comes again when its invisible time is over.
+//
 // A broker that is gone for a while takes nothing away: position, lease and
 // prefetched messages stay, and go on when it is back.
+//
+// With Config.Broadcast every member gets everything. It keeps its offsets by itself, in
+// a file or as those of a group of its own, and what fails stays with it.
 //
 // A subscription may have a filter. The broker leaves out what it does not let
 // through, and the consumer looks again; offsets move past what was left out. All
@@ -24,7 +32,7 @@
 //
 // The package owns the connections of its consumers (through internal/client)
 // and their goroutines: a coordinator, a fetcher for each broker, a committer,
-// and the handlers of Push. The state of queues is kept in pure types without
+// and the handlers of Push; those of Simple are named there. The state of queues is kept in pure types without
 // goroutines (processQueue, window, the strategies); buffer is the one place,
 // behind one mutex, where goroutines share it.
 //

@@ -18,6 +18,8 @@ const (
 	placeInterval = 20 * time.Second
 	// leaveTimeout bounds the last commit and the leave.
 	leaveTimeout = 5 * time.Second
+	// awayTimeout bounds how long the last commit waits for a broker to be back.
+	awayTimeout = 2 * time.Second
 )
 
 // engine is what push and pull consumers share. It decides which queues are
@@ -34,10 +36,12 @@ type engine struct {
 	placed chan struct{} // closed when it is complete for the first time
 	starts starts
 	roster *roster
+	barred barred
 
 	decoder compress.Decoder
 
-	refusal error // why the group does not take this consumer; read after run
+	refusal error   // why the group does not take this consumer; read after run
+	ledger  *ledger // of a broadcasting member that keeps its offsets itself, or nil
 
 	fetchers map[string]*fetcher // the coordinator's
 	fetching sync.WaitGroup
@@ -48,6 +52,14 @@ type placer interface {
 	// place makes the buffer hold the queues that it should. It reports false
 	// when that is not reached yet and it should be called again soon.
 	place(ctx context.Context) bool
+}
+
+// placer is the one that the settings ask for.
+func (e *engine) placer() placer {
+	if e.group == "" {
+		return newReader(e)
+	}
+	return newMembership(e)
 }
 
 // newEngine makes one that is to be run. The life of handlers is ctx's.
@@ -68,7 +80,7 @@ func newEngine(ctx context.Context, s settings, c *client.Client, placed chan st
 // and the group is left. That ends early when after ends. It all ends by itself when
 // the group refuses this consumer. The error is that of the last commit or the leave.
 func (e *engine) run(ctx, after context.Context, p placer) error {
-	if e.group == "" {
+	if e.announcedGroup() == "" {
 		e.coordinate(ctx, p)
 		e.fetching.Wait()
 		return nil
@@ -80,7 +92,7 @@ func (e *engine) run(ctx, after context.Context, p placer) error {
 	defer stopCommits()
 	var committer sync.WaitGroup
 	committer.Go(func() { e.commitLoop(commits) })
-	e.client.Announce(nil, []protocol.Subscription{{Group: e.group, Topics: e.topics, Filters: e.filters.announced(), Start: e.starts.announced()}})
+	e.announce()
 	e.coordinate(ctx, p)
 	if cause := context.Cause(ctx); errors.Is(cause, ErrRefused) {
 		e.refusal = cause
@@ -96,7 +108,7 @@ func (e *engine) run(ctx, after context.Context, p placer) error {
 // on asking: it was away, and others came meanwhile.
 func (e *engine) refused(r client.Refusal, end context.CancelCauseFunc) {
 	if r.Final {
-		e.log.Error("the group refuses this consumer", "group", e.group, "error", r.Err)
+		e.log.Error("the group refuses this consumer", "group", e.announcedGroup(), "error", r.Err)
 		end(fmt.Errorf("%w: %w", ErrRefused, r.Err))
 		return
 	}
@@ -161,6 +173,7 @@ func (e *engine) lose(q *processQueue, err error) {
 	if !e.buffer.lose(q, errors.Join(ErrLeaseLost, err)) {
 		return
 	}
+	e.forget(q.queue, err)
 	e.log.Info("queue lost", "topic", q.queue.Topic, "broker", q.queue.Broker, "queue", q.queue.ID, "error", err)
 	signal(e.wake)
 }
@@ -178,7 +191,7 @@ func (e *engine) fault(err error, q message.Queue) {
 func (e *engine) drain(ctx context.Context) {
 	queues := e.buffer.held()
 	e.buffer.drain(queues...)
-	e.log.Info("consumer stops, running handlers may finish", "group", e.group)
+	e.log.Info("consumer stops, running handlers may finish", "group", e.announcedGroup())
 	if e.shutdownTimeout == 0 {
 		return
 	}
@@ -201,9 +214,12 @@ func (e *engine) drain(ctx context.Context) {
 func (e *engine) leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
-	commitErr := e.commit(ctx, e.buffer.uncommitted(e.buffer.held()...))
+	commitErr := e.lastCommit(ctx)
 	if commitErr != nil {
 		e.log.Warn("last commit failed, finished messages are delivered again", "error", commitErr)
+	}
+	if e.group == "" {
+		return commitErr // that the client closes says the rest
 	}
 	leaveErr := e.client.Leave(ctx, e.group)
 	if leaveErr != nil {

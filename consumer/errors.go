@@ -33,6 +33,20 @@ var (
 	// when its queue belongs to another consumer now, or was reset. What the
 	// handler returns is of no concern then: the message is delivered again.
 	ErrLeaseLost = errors.New("lease of the queue is lost")
+	// ErrDropped is what OnError of a broadcasting consumer is told, with the handler's
+	// error, of a message that it has given up.
+	ErrDropped = errors.New("message is dropped")
+	// ErrOffsetsInUse is returned by a broadcasting consumer when another one, in this
+	// process or another, keeps its offsets in the same file: each needs a ClientID of
+	// its own.
+	ErrOffsetsInUse = errors.New("the file of offsets is in use")
+	// ErrOffsetsDamaged is returned by a broadcasting consumer whose file of offsets
+	// cannot be read. It begins nowhere rather than anywhere.
+	ErrOffsetsDamaged = errors.New("the file of offsets is damaged")
+	// ErrHandleExpired is returned by Ack, ChangeInvisible and Reject when the
+	// message's invisible time was over and it was handed out again: it is another's
+	// now. In Run it is the cause of the end of a handler's context.
+	ErrHandleExpired = errors.New("message was handed out again")
 	// ErrShutdown is the cause of the end of a handler's context when it runs
 	// longer than the drain of its consumer may take.
 	ErrShutdown = errors.New("consumer is shutting down")

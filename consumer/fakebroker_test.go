@@ -79,6 +79,11 @@ type fakeBroker struct {
 	refuse func(q protocol.PullQueue) *protocol.Error
 	// takeBack answers what is given back.
 	takeBack func(r *protocol.SendBackRequest) (*protocol.SendBackResponse, error)
+	// pop and settle answer pops, and what becomes of what they gave: an invisible
+	// time of 0 acknowledges.
+	pop    func(ctx context.Context, r *protocol.PopRequest) (*protocol.PopResponse, error)
+	settle func(r *protocol.AckRequest, invisible time.Duration) (*protocol.AckResponse, error)
+	policy protocol.RetryPolicy
 }
 
 const fakeName = "fake"
@@ -127,7 +132,7 @@ func (b *fakeBroker) start() {
 
 func (b *fakeBroker) serve(conn *transport.Conn) {
 	b.t.Helper()
-	control, pull := transport.NewMux(), transport.NewMux()
+	control, pull, admin := transport.NewMux(), transport.NewMux(), transport.NewMux()
 	transport.Handle(control, b.heartbeat)
 	transport.Handle(control, b.leave)
 	transport.Handle(control, b.members)
@@ -138,7 +143,8 @@ func (b *fakeBroker) serve(conn *transport.Conn) {
 		return b.takeBack(r)
 	})
 	transport.Handle(pull, b.pull)
-	for class, mux := range map[protocol.Class]*transport.Mux{protocol.ClassClient: control, protocol.ClassPull: pull} {
+	b.servePops(control, pull, admin)
+	for class, mux := range map[protocol.Class]*transport.Mux{protocol.ClassClient: control, protocol.ClassPull: pull, protocol.ClassAdmin: admin} {
 		if _, err := transport.Serve(conn, protocol.BrokerSubject(fakeName, 0, class), transport.Limits{}, mux); err != nil {
 			b.t.Fatal(err)
 		}
@@ -267,6 +273,7 @@ func (b *fakeBroker) leave(_ context.Context, r *protocol.LeaveGroupRequest) (*p
 		}
 	}
 	b.notifyLocked(r.Group)
+	b.wakeLocked()
 	return &protocol.Empty{}, nil
 }
 

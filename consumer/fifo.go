@@ -1,5 +1,7 @@
 package consumer
 
+import "slices"
+
 // fifo is a queue in memory. The zero value is empty.
 type fifo[T any] struct {
 	items []T // items[head:] are there
@@ -50,4 +52,9 @@ func (f *fifo[T]) keep(ok func(T) bool) {
 	}
 	clear(f.items[len(kept):])
 	f.items, f.head = kept, 0
+}
+
+// pushFront puts items before all others, in their order.
+func (f *fifo[T]) pushFront(items ...T) {
+	f.items, f.head = append(slices.Clone(items), f.items[f.head:]...), 0
 }

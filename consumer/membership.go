@@ -214,6 +214,7 @@ func (m *membership) sync(ctx context.Context, plan map[string][]share) bool {
 	err := atBrokers(plan, func(broker string, shares []share) error {
 		for _, s := range shares {
 			leases, err := m.syncOne(ctx, broker, s)
+			m.engine.permitted(broker, err)
 			if err != nil {
 				return err
 			}

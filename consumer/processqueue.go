@@ -26,7 +26,7 @@ type processQueue struct {
 	committed int64 // what the broker has confirmed; -1: nothing
 
 	ready   fifo[*item]
-	lanes   map[string]*fifo[*item] // of lanes with an item ready, running or failed: those behind it
+	lanes   map[string]*lane // those with an item ready, running or failed
 	failed  map[*item]struct{}
 	waiting int
 	running int
@@ -53,7 +53,7 @@ const (
 func newProcessQueue(queue message.Queue, fence uint64, start, committed int64, o order) *processQueue {
 	return &processQueue{
 		queue: queue, fence: fence, order: o, committed: committed, highest: -1,
-		window: window{next: start}, lanes: map[string]*fifo[*item]{}, failed: map[*item]struct{}{},
+		window: window{next: start}, lanes: map[string]*lane{}, failed: map[*item]struct{}{},
 	}
 }
 
@@ -85,11 +85,11 @@ func (q *processQueue) add(it *item) {
 	q.window.add(it.offset)
 	q.waiting++
 	if it.laned {
-		if behind, busy := q.lanes[it.lane]; busy {
-			behind.push(it)
+		if l, busy := q.lanes[it.lane]; busy {
+			l.behind.push(it)
 			return
 		}
-		q.lanes[it.lane] = &fifo[*item]{}
+		q.lanes[it.lane] = &lane{busy: 1}
 	}
 	q.ready.push(it)
 }
@@ -103,6 +103,11 @@ func (q *processQueue) take() *item {
 	if it == nil {
 		return nil
 	}
+	q.started(it)
+	return it
+}
+
+func (q *processQueue) started(it *item) {
 	q.waiting--
 	q.running++
 	q.highest = max(q.highest, it.offset)
@@ -110,7 +115,6 @@ func (q *processQueue) take() *item {
 	if q.order == orderFree {
 		q.release(it) // its memory is the reader's now
 	}
-	return it
 }
 
 // takable reports whether take would give a message.
@@ -124,13 +128,8 @@ func (q *processQueue) finish(it *item) {
 	}
 	q.window.finish(it.offset)
 	q.release(it)
-	if !it.laned {
-		return
-	}
-	if next := q.lanes[it.lane].pop(); next != nil {
-		q.ready.push(next)
-	} else {
-		delete(q.lanes, it.lane)
+	if it.laned {
+		q.leaveLane(it)
 	}
 }
 
@@ -138,6 +137,7 @@ func (q *processQueue) finish(it *item) {
 // it keeps its lane until then.
 func (q *processQueue) fail(it *item) bool {
 	q.running--
+	q.untake(it)
 	if q.state == queueClosed {
 		return false
 	}
@@ -165,6 +165,10 @@ func (q *processQueue) drain() {
 		return
 	}
 	q.state = queueDraining
+	if q.paused {
+		q.dropFrom(0) // nothing is handed out, though that leaves holes
+		return
+	}
 	from := q.highest + 1
 	for it := range q.failed {
 		from = min(from, it.offset)
@@ -188,8 +192,8 @@ func (q *processQueue) dropFrom(from int64) {
 		return false
 	}
 	q.ready.keep(keep)
-	for _, behind := range q.lanes {
-		behind.keep(keep)
+	for _, l := range q.lanes {
+		l.behind.keep(keep)
 	}
 	for it := range q.failed {
 		if !keep(it) {

@@ -21,7 +21,7 @@ import (
 type Pull struct {
 	cfg    PullConfig
 	engine *engine
-	reader *reader // nil for a member of a group
+	reader *reader // nil for a member that shares queues
 
 	stop    context.CancelFunc // ends reading
 	hurry   context.CancelFunc // ends what comes after
@@ -42,15 +42,20 @@ func NewPull(ctx context.Context, cfg PullConfig) (*Pull, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pull consumer: %w", err)
 	}
+	ledger, err := s.openLedger()
+	if err != nil {
+		return nil, fmt.Errorf("pull consumer: %w", err)
+	}
 	cl, err := s.newClient(ctx)
 	if err != nil {
+		ledger.close()
 		return nil, fmt.Errorf("pull consumer: %w", err)
 	}
 	life, hurry := context.WithCancel(context.WithoutCancel(ctx))
 	reading, stop := context.WithCancel(life)
 	p := &Pull{cfg: cfg, stop: stop, hurry: hurry, gone: life.Done(), engine: newEngine(life, s, cl, make(chan struct{}))}
-	p.engine.onFault = p.engine.buffer.report
-	if cfg.Group == "" {
+	p.engine.onFault, p.engine.ledger = p.engine.buffer.report, ledger
+	if s.group == "" {
 		p.reader = newReader(p.engine)
 	}
 	p.running.Go(func() { p.run(reading, life) })
@@ -59,6 +64,7 @@ func NewPull(ctx context.Context, cfg PullConfig) (*Pull, error) {
 
 func (p *Pull) run(reading, life context.Context) {
 	defer p.hurry()
+	defer p.engine.ledger.close()
 	defer p.engine.client.Close()
 	p.lastErr = p.engine.run(reading, life, p.placer())
 	p.engine.buffer.end(cmp.Or(p.engine.refusal, ErrClosed))
@@ -89,7 +95,7 @@ func (p *Pull) Assigned() []message.Queue { return p.engine.buffer.held() }
 // Assign replaces the topics, or an earlier assignment, by these queues. New
 // ones begin at From; those that stay go on. ErrHasGroup in a group.
 func (p *Pull) Assign(queues ...message.Queue) error {
-	if p.reader == nil {
+	if p.cfg.Group != "" {
 		return fmt.Errorf("assign queues in group %q: %w", p.cfg.Group, ErrHasGroup)
 	}
 	p.reader.assign(queues)
@@ -137,6 +143,13 @@ func (p *Pull) Poll(ctx context.Context, max int) ([]*Delivery, error) {
 
 // poll is Poll that returns nothing as soon as done holds.
 func (p *Pull) poll(ctx context.Context, max int, done func() bool) ([]*Delivery, error) {
+	x := p.engine.telemetry.Receive(ctx)
+	ds, err := p.await(ctx, max, done)
+	received(ctx, x, ds, err)
+	return ds, err
+}
+
+func (p *Pull) await(ctx context.Context, max int, done func() bool) ([]*Delivery, error) {
 	if p.autoCommit() {
 		p.processed()
 	}
@@ -193,13 +206,17 @@ func (p *Pull) Commit(ctx context.Context) error {
 	if p.cfg.Group == "" {
 		return nil
 	}
+	ctx, x := p.engine.telemetry.Settle(ctx, commitOperation)
 	b := p.engine.buffer
-	return p.engine.commit(ctx, b.uncommitted(b.held()...))
+	err := p.engine.commit(ctx, b.uncommitted(b.held()...))
+	x.End(failureOf(err))
+	return err
 }
 
 // Seek goes on reading a queue from another position. Messages of it that were
 // returned and not processed are forgotten. In a group that moves this reader
-// only: a commit never goes back, which is what resetting a group is for.
+// only: a commit never goes back, which is what resetting a group is for. With
+// Broadcast and offsets in a file it moves what is kept there too.
 func (p *Pull) Seek(ctx context.Context, queue message.Queue, to StartPosition) error {
 	if err := to.validate(); err != nil {
 		return err

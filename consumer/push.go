@@ -36,8 +36,16 @@ type Push struct {
 	cfg      Config
 	settings settings
 	handler  Handler
+	batch    BatchHandler // nil: one message at a time
 	ready    chan struct{}
 	started  atomic.Bool
+	crew     crew
+
+	mu        sync.Mutex
+	suspended suspension
+	perSecond float64
+	burst     int
+	engine    *engine // while Run runs
 }
 
 // NewPush checks the configuration, every fault of it at once. It contacts
@@ -50,7 +58,12 @@ func NewPush(_ context.Context, cfg Config, handler Handler) (*Push, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consumer of group %q: %w", cfg.Group, err)
 	}
-	return &Push{cfg: cfg, settings: s, handler: handler, ready: make(chan struct{})}, nil
+	c := &Push{
+		cfg: cfg, settings: s, handler: handler, ready: make(chan struct{}),
+		suspended: newSuspension(), perSecond: cfg.Rate, burst: cfg.Burst,
+	}
+	c.crew.resize(cfg.Concurrency)
+	return c, nil
 }
 
 // Ready is closed when the consumer reads, for the first time, all the queues
@@ -62,11 +75,17 @@ func (c *Push) Ready() <-chan struct{} { return c.ready }
 // commits, gives its queues back and leaves the group. Messages that were pulled
 // and not handed out are dropped; their new owner gets them. When Run returns,
 // no goroutine of the consumer runs; a handler that does not return holds it up.
-// It ends by itself, with ErrRefused, when the group does not take the consumer.
+// It ends by itself, with ErrRefused, when the group does not take the consumer, and
+// at once with ErrOffsetsInUse or ErrOffsetsDamaged.
 func (c *Push) Run(ctx context.Context) error {
 	if c.started.Swap(true) {
 		return fmt.Errorf("run consumer of group %q: %w", c.cfg.Group, ErrClosed)
 	}
+	ledger, err := c.settings.openLedger()
+	if err != nil {
+		return fmt.Errorf("consumer of group %q: %w", c.cfg.Group, err)
+	}
+	defer ledger.close()
 	cl, err := c.settings.newClient(ctx)
 	if err != nil {
 		return fmt.Errorf("consumer of group %q: %w", c.cfg.Group, err)
@@ -75,24 +94,35 @@ func (c *Push) Run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	e := newEngine(life, c.settings, cl, c.ready)
-	var handlers sync.WaitGroup
-	for range c.cfg.Concurrency {
-		handlers.Go(func() { c.handle(life, e) })
-	}
-	e.run(ctx, context.WithoutCancel(ctx), newMembership(e)) // its error is logged
+	e.ledger = ledger
+	c.attach(e)
+	defer c.detach()
+	c.crew.begin(life, func(ctx context.Context) { c.work(ctx, e) })
+	e.run(ctx, context.WithoutCancel(ctx), e.placer()) // its error is logged
 	e.buffer.close()
-	handlers.Wait()
+	c.crew.end()
 	if e.refusal != nil {
 		return fmt.Errorf("consumer of group %q: %w", c.cfg.Group, e.refusal)
 	}
 	return nil
 }
 
-// handle hands out messages until the buffer is closed.
+// work is what each handler's goroutine does. Whoever leaves has somebody else look
+// at what there is to do.
+func (c *Push) work(ctx context.Context, e *engine) {
+	defer signal(e.buffer.ready)
+	if c.batch != nil {
+		c.handleBatches(ctx, e)
+	} else {
+		c.handle(ctx, e)
+	}
+}
+
+// handle hands out messages until ctx ends or the buffer is closed.
 func (c *Push) handle(ctx context.Context, e *engine) {
 	b := e.buffer
 	var done *item
-	for {
+	for ctx.Err() == nil {
 		it, life, err := b.takeNext(ctx, done)
 		if err != nil {
 			return
@@ -100,6 +130,9 @@ func (c *Push) handle(ctx context.Context, e *engine) {
 		if done = it; !c.process(life, e, it) {
 			done = nil
 		}
+	}
+	if done != nil {
+		b.finish(done)
 	}
 }
 
@@ -110,7 +143,12 @@ func (c *Push) process(ctx context.Context, e *engine, it *item) (finished bool)
 		it.Attempt--
 		return c.settle(ctx, e, it, h.verdict, h.err)
 	}
-	err := c.call(ctx, e.open(it))
+	d := e.open(it)
+	ctx, x := e.telemetry.Process(ctx, &d.Stored)
+	err := c.call(ctx, d)
+	if x != nil {
+		x.End(failureOf(err))
+	}
 	if err == nil {
 		return true
 	}
@@ -124,10 +162,21 @@ func (c *Push) call(ctx context.Context, d *Delivery) (err error) {
 		defer a.end()
 		ctx, d.attempt = a, a
 	}
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("handler panics: %v\n%s", v, debug.Stack())
-		}
-	}()
+	defer recovered(&err)
 	return c.handler(ctx, d)
 }
+
+// recovered is deferred: it makes a panic the error.
+func recovered(err *error) {
+	if v := recover(); v != nil {
+		*err = &handlerPanic{value: v, stack: debug.Stack()}
+	}
+}
+
+// handlerPanic is the error of a handler that has panicked.
+type handlerPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *handlerPanic) Error() string { return fmt.Sprintf("handler panics: %v\n%s", p.value, p.stack) }

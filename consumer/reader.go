@@ -10,8 +10,9 @@ import (
 	"github.com/rmqio/rmq/message"
 )
 
-// reader is the placer of a consumer without a group: it reads all queues of
-// its topics, or those that were assigned.
+// reader is the placer of a consumer without a group, or of a broadcasting member that
+// keeps its offsets itself: it reads all queues of its topics, or those that were
+// assigned.
 type reader struct {
 	engine  *engine
 	missing map[string]bool // topics that do not exist, as logged
@@ -84,7 +85,7 @@ func (r *reader) drop(unwanted func(message.Queue) bool) {
 func (r *reader) open(ctx context.Context, queues []message.Queue) bool {
 	byBroker := map[string]map[message.Queue]StartPosition{}
 	for _, q := range queues {
-		if r.engine.buffer.get(q) != nil {
+		if r.engine.buffer.get(q) != nil || r.goOn(ctx, q) {
 			continue
 		}
 		if byBroker[q.Broker] == nil {
@@ -97,6 +98,18 @@ func (r *reader) open(ctx context.Context, queues []message.Queue) bool {
 		complete = r.openAt(ctx, broker, positions) && complete
 	}
 	return complete
+}
+
+// goOn reads a queue where the member's file says, if it does.
+func (r *reader) goOn(ctx context.Context, q message.Queue) bool {
+	if r.engine.ledger == nil {
+		return false
+	}
+	offset, known := r.engine.ledger.of(q)
+	if known {
+		r.engine.hold(ctx, q, 0, offset, offset)
+	}
+	return known
 }
 
 func (r *reader) openAt(ctx context.Context, broker string, positions map[message.Queue]StartPosition) bool {

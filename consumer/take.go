@@ -41,9 +41,23 @@ func (b *buffer) exchange(done *item, now func() time.Time) (it *item, life cont
 	if done != nil {
 		b.finishLocked(done.queue, done)
 	}
+	h, _, due, err := b.turnLocked(1, now)
+	if h == nil {
+		return nil, nil, due, err
+	}
+	hadRoom := b.roomLocked(h)
+	it = h.take() // makes room when messages go to a reader
+	b.roomMadeLocked(h, hadRoom)
+	b.turnOverLocked(h, 1, now)
+	return it, h.ctx, due, nil
+}
+
+// turnLocked is the queue whose turn it is, and how many of its messages may be
+// taken, at most so many. Without one, due is when there may be, or zero.
+func (b *buffer) turnLocked(most int, now func() time.Time) (h *holding, n int, due time.Time, err error) {
 	if b.ended != nil {
 		signal(b.ready)
-		return nil, nil, due, b.ended
+		return nil, 0, due, b.ended
 	}
 	if len(b.retries) > 0 { // rarely, and to look at the clock takes long
 		b.retryLocked(now())
@@ -51,18 +65,55 @@ func (b *buffer) exchange(done *item, now func() time.Time) (it *item, life cont
 	if len(b.retries) > 0 {
 		due = b.retries[0].at
 	}
-	h := b.nextLocked()
-	if h == nil {
-		return nil, nil, due, nil
+	if b.pace.limiter != nil && !b.turn.empty() {
+		if n, at := b.pace.allows(most, now()); n == 0 {
+			return nil, 0, at, nil // a retry that is due before waits too
+		} else {
+			most = n
+		}
 	}
-	hadRoom := b.roomLocked(h)
-	it = h.take() // makes room when messages go to a reader
-	b.roomMadeLocked(h, hadRoom)
+	return b.nextLocked(), most, due, nil
+}
+
+// turnOverLocked lines up a queue of which so many messages were taken, and wakes
+// whoever is next.
+func (b *buffer) turnOverLocked(h *holding, n int, now func() time.Time) {
+	if b.pace.limiter != nil {
+		b.pace.spend(n, now())
+	}
 	b.takeTurnLocked(h)
 	if !b.turn.empty() || len(b.retries) > 0 {
 		signal(b.ready)
 	}
-	return it, h.ctx, due, nil
+}
+
+// takeBatch waits for ready messages of one queue and starts up to so many of equal
+// priority. The context is the handler's.
+func (b *buffer) takeBatch(ctx context.Context, most int) ([]*item, context.Context, error) {
+	for {
+		items, life, due, err := b.tryBatch(most, time.Now)
+		if len(items) > 0 || err != nil {
+			return items, life, err
+		}
+		if err := b.await(ctx, due); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+func (b *buffer) tryBatch(most int, now func() time.Time) (items []*item, life context.Context, due time.Time, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h, n, due, err := b.turnLocked(most, now)
+	if h == nil {
+		return nil, nil, due, err
+	}
+	items = h.takeBatch(n, h.priority())
+	for _, it := range items {
+		it.replies = h.replies
+	}
+	b.turnOverLocked(h, len(items), now)
+	return items, h.ctx, due, nil
 }
 
 // await waits for the token of b.ready, for due if it is set, or for ctx.

@@ -40,11 +40,15 @@ type verdict struct {
 	// the pause.
 	back  *protocol.SendBackRequest
 	pause time.Duration
+	drop  bool // it is given up, and nobody else gets it
 }
 
 // judge decides. A message of a lane stays in its place, ahead of the others of its
 // lane, unless it is given up.
 func (c *Push) judge(it *item, err error) verdict {
+	if c.cfg.Broadcast {
+		return c.judgeAlone(it, err)
+	}
 	limit, failed := c.cfg.MaxReconsumeTimes, it.ReconsumeTimes+1
 	if it.laned {
 		failed = it.Attempt
@@ -63,15 +67,18 @@ func (c *Push) judge(it *item, err error) verdict {
 	q := it.queue.queue
 	v.back = &protocol.SendBackRequest{
 		Group: c.cfg.Group, Topic: q.Topic, Queue: q.ID, Offset: it.offset, MessageID: it.ID.String(), Fence: it.queue.fence,
-		DelayMillis: delay, Dead: dead, Error: err.Error(),
-	}
-	if len(v.back.Error) > 2*message.MaxErrorBytes { // the broker cuts it
-		v.back.Error = v.back.Error[:2*message.MaxErrorBytes]
+		DelayMillis: delay, Dead: dead, Error: errorText(err),
 	}
 	if it.laned {
 		v.back.Attempts = it.Attempt - it.ReconsumeTimes
 	}
 	return v
+}
+
+// errorText is what the broker is told of an error; it cuts it further.
+func errorText(err error) string {
+	text := err.Error()
+	return text[:min(len(text), 2*message.MaxErrorBytes)]
 }
 
 // giveBackTimeout bounds one request; a broker that hangs is asked again.
@@ -82,8 +89,15 @@ const giveBackTimeout = 5 * time.Second
 func (c *Push) settle(ctx context.Context, e *engine, it *item, v verdict, err error) (finished bool) {
 	log := c.settings.log.With("topic", it.Topic, "broker", it.queue.queue.Broker, "queue", it.queue.queue.ID,
 		"offset", it.offset, "message_id", it.ID, "attempt", it.Attempt, "error", err)
+	if v.drop {
+		log.Error("handler failed, the message is dropped")
+		e.dropped(it, err)
+		return true
+	}
 	if v.back != nil {
+		ctx, x := c.settling(ctx, e, it, v)
 		answer, refusal := giveBack(ctx, e, it.queue.queue.Broker, v.back)
+		x.End(failureOf(refusal))
 		switch {
 		case refusal == nil && answer.Dead:
 			log.Warn("handler failed, the message is a dead letter")

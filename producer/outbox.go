@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rmqio/rmq/internal/client"
@@ -17,6 +18,10 @@ const (
 	frameBytes = 1 << 20
 	// frameParcels bounds what one request asks of the broker.
 	frameParcels = 1 << 10
+	// windowBytes is how much may be under way to one broker: more than a disk takes
+	// in the time of a commit, and less than a broker lets wait of one caller, which
+	// would refuse the rest. What waits here meanwhile makes larger batches.
+	windowBytes = 8 << 20
 
 	firstBackoff = 10 * time.Millisecond
 	lastBackoff  = time.Second
@@ -34,6 +39,7 @@ type outbox struct {
 	broker string
 	wake   chan struct{} // the list has something new; holds one
 	health health
+	flying atomic.Int64 // bytes of frames that are not answered
 
 	mu   sync.Mutex
 	list []*queue
@@ -73,6 +79,10 @@ func (o *outbox) enlist(q *queue) {
 	o.mu.Lock()
 	o.list = append(o.list, q)
 	o.mu.Unlock()
+	o.signal()
+}
+
+func (o *outbox) signal() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -110,6 +120,9 @@ func (o *outbox) send(ready []*queue) (later []*queue, due int64) {
 		now := o.p.clock()
 		if len(ready) > 0 && o.health.paused(now) {
 			return ready, o.health.until.Load()
+		}
+		if o.flying.Load() >= windowBytes {
+			return ready, 0 // until an answer comes
 		}
 		var f *frame
 		if f, ready, due = collect(ready, now); f == nil {
@@ -155,8 +168,12 @@ func (o *outbox) start(f *frame) {
 		until = min(until, o.p.clock()+int64(max(o.p.cfg.SendTimeout/3, minAnswerTime)))
 	}
 	ctx, cancel := context.WithDeadline(o.p.ctx, o.p.start.Add(time.Duration(until)))
+	o.flying.Add(int64(f.size))
 	o.p.client.Start(ctx, o.broker, protocol.ClassSend, f, func(payload []byte, err error) {
 		cancel()
+		if left := o.flying.Add(-int64(f.size)); left < windowBytes && left+int64(f.size) >= windowBytes {
+			o.signal()
+		}
 		o.answered(f, payload, err)
 	})
 }
@@ -267,7 +284,7 @@ func (p *Producer) judge(q *queue, err error) verdict {
 		v.fatal, v.gone = f.err != nil, !f.has(q)
 	}
 	v.elsewhere = !aboutQuota(code) && f.elsewhere(q, now, !brokerWide(code))
-	if !brokerWide(code) {
+	if !brokerWide(code) && code != protocol.IllegalMessage { // which the next message need not be
 		v.notBefore = now + int64(max(backoff(q.nextFail()), retryAfter(err)))
 	}
 	return v

@@ -29,7 +29,8 @@ func ToQueue(q message.Queue) SendOption {
 }
 
 // WithSelector has pick choose among the writable queues, sorted by broker and
-// id; it returns an index and must not keep or change the slice.
+// id; it returns an index, or -1 when it wants none of them (ErrQueueNotFound), and
+// must not keep or change the slice.
 func WithSelector(pick func(queues []message.Queue, m *message.Message) int) SendOption {
 	return SendOption{selector: pick}
 }
@@ -50,6 +51,9 @@ func (t *topic) choose(f *fan, m *message.Message, opts []SendOption, now int64)
 		}
 		if o.queue != (message.Queue{}) {
 			return nil, pinned, protocol.Errorf(protocol.QueueNotFound, "topic %q has no queue %s to write to", t.name, o.queue)
+		}
+		if i < 0 {
+			return nil, pinned, protocol.Errorf(protocol.QueueNotFound, "the selector chose none of the %d queues of topic %q", len(f.queues), t.name)
 		}
 		return nil, pinned, protocol.Errorf(protocol.InvalidArgument, "the selector chose queue %d of %d", i, len(f.queues))
 	}

@@ -93,7 +93,7 @@ func TestChoose_Options(t *testing.T) {
 		{ToQueue(message.Queue{Topic: "u", Broker: "b", ID: 1}), 0, ErrQueueNotFound},
 		{at(2), 2, nil},
 		{at(4), 0, ErrInvalidArgument},
-		{at(-1), 0, ErrInvalidArgument},
+		{at(-1), 0, ErrQueueNotFound},
 	} {
 		q, bound, err := tp.choose(f, m, []SendOption{{}, tc.opt}, 0)
 		if tc.err != nil {

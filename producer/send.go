@@ -216,6 +216,7 @@ func (p *Producer) choose(ctx context.Context, t *topic, e *entry, opts []SendOp
 			return nil, err
 		}
 	}
+	e.alone = e.alone || f.foreign(e)
 	q, e.bound, err = t.choose(f, e.m, opts, now)
 	if !errors.Is(err, protocol.QueueNotFound) {
 		return q, err

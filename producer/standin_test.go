@@ -74,6 +74,7 @@ type standIn struct {
 	mu     sync.Mutex
 	topics []protocol.TopicConfig
 	script func(n int, h batch.Header) *protocol.Error // of the n-th batch, from 0
+	late   chan *transport.Request                     // gets all requests, if it is set first; whoever takes one has it answered
 	batchN int
 	stored map[int][]message.Stored
 	// numbers are what it knows of numbered batches; seen, the sequences that came.
@@ -133,6 +134,14 @@ func (b *standIn) register(queues int) {
 }
 
 func (b *standIn) send(r *transport.Request) {
+	if b.late != nil {
+		b.late <- r
+		return
+	}
+	b.answer(r)
+}
+
+func (b *standIn) answer(r *transport.Request) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var resp protocol.SendResponse

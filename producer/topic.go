@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,12 +21,12 @@ const refreshTimeout = 2 * time.Second
 // topics are the topics that were sent to, with their queues. Queues are never
 // removed: a route that comes back finds what waits for it.
 type topics struct {
-	byName   atomic.Pointer[map[string]*topic] // replaced, never changed
-	stale    chan struct{}                     // a topic is distrusted; holds one
+	stale    chan struct{} // a topic is distrusted; holds one
 	newQueue func(message.Queue) *queue
 
-	mu     sync.Mutex
+	mu     sync.RWMutex
 	closed bool
+	byName map[string]*topic
 	queues map[message.Queue]*queue
 	all    []*queue
 }
@@ -45,32 +46,43 @@ type fan struct {
 	route  *client.Route
 	queues []*queue
 	names  []message.Queue
-	bands  bands // of a topic of priorities
-	err    error // why there are none
+	bands  bands          // of a topic of priorities
+	kinds  []message.Kind // what the topic takes alone
+	err    error          // why there are none
 }
 
 func newTopics(newQueue func(message.Queue) *queue) *topics {
-	ts := &topics{stale: make(chan struct{}, 1), newQueue: newQueue, queues: map[message.Queue]*queue{}}
-	ts.byName.Store(&map[string]*topic{})
-	return ts
+	return &topics{
+		stale: make(chan struct{}, 1), newQueue: newQueue,
+		byName: map[string]*topic{}, queues: map[message.Queue]*queue{},
+	}
 }
 
 // get returns a topic that was sent to; nil: none was.
-func (ts *topics) get(name string) *topic { return (*ts.byName.Load())[name] }
+func (ts *topics) get(name string) *topic {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	return ts.byName[name]
+}
+
+// allTopics lists those that were sent to.
+func (ts *topics) allTopics() []*topic {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	return slices.Collect(maps.Values(ts.byName))
+}
 
 // add returns the topic, which is new if it was not sent to before.
 func (ts *topics) add(name string) *topic {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	if t := ts.get(name); t != nil {
+	if t := ts.byName[name]; t != nil {
 		return t
 	}
 	t := &topic{name: name, resolving: make(chan struct{}, 1)}
 	t.next.Store(rand.Uint64()) // programs that send one message each do not all begin with the same queue
 	t.fan.Store(&fan{err: protocol.TopicNotFound})
-	byName := maps.Clone(*ts.byName.Load())
-	byName[name] = t
-	ts.byName.Store(&byName)
+	ts.byName[name] = t
 	return t
 }
 
@@ -79,7 +91,7 @@ func (ts *topics) use(t *topic, route *client.Route) *fan {
 	if f := t.fan.Load(); f.route == route {
 		return f
 	}
-	f := &fan{route: route, names: route.WriteQueues()}
+	f := &fan{route: route, names: route.WriteQueues(), kinds: kindsOf(route)}
 	if len(f.names) == 0 {
 		f.err = protocol.Errorf(protocol.NoPermission, "topic %q has no queue to write to", t.name)
 	}
@@ -183,7 +195,7 @@ func (p *Producer) endOf(ctx context.Context, last error) error {
 func (p *Producer) followRoutes(ctx context.Context) {
 	for {
 		changed := p.client.RouteChanged()
-		for _, t := range *p.topics.byName.Load() {
+		for _, t := range p.topics.allTopics() {
 			p.reload(ctx, t)
 		}
 		select {

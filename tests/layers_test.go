@@ -21,13 +21,13 @@ const module = "github.com/rmqio/rmq/"
 // entry of its own.
 var layers = [][]string{
 	{"message", "internal/machine", "broker/pages", "tests/trap"},
-	{"message/batch", "broker/aged", "broker/payload", "message/compress", "internal/telemetry"},
+	{"message/batch", "broker/aged", "broker/payload", "broker/sorted", "message/compress", "internal/telemetry"},
 	{"message/filter", "transport/protocol", "broker/store", "broker/view", "internal/client/lookup"},
 	{"transport", "transport/fabric"},
 	{"internal/client", "broker/...", "nameserver/..."},
 	{"producer", "consumer", "admin", "broker"},
-	{"cmd/rmq/command", "tests/harness", "tests/crash"},
-	{"cmd/rmq"},
+	{"cmd/rmq/command", "rmqtest", "tests/crash", "tests/churn"},
+	{"cmd/rmq", "tests/harness"},
 	{"tests", "tests/..."},
 }
 
@@ -52,6 +52,7 @@ var bans = []ban{
 	{[]string{"producer/..."}, []string{module + "consumer/...", module + "admin/..."}, true, "the SDKs do not know one another"},
 	{[]string{"consumer/..."}, []string{module + "producer/...", module + "admin/..."}, true, "the SDKs do not know one another"},
 	{[]string{"admin/..."}, []string{module + "producer/...", module + "consumer/..."}, true, "the SDKs do not know one another"},
+	{[]string{"cmd/..."}, []string{module + "internal/client/..."}, false, "what the command does with a cluster, the SDKs do: users can do it, too"},
 	{[]string{"broker/..."}, []string{module + "nameserver/...", module + "internal/client/..."}, true,
 		"a broker knows name servers by the wire alone"},
 	{[]string{"nameserver/..."}, []string{module + "broker/...", module + "internal/client/...", "go.etcd.io/bbolt/..."}, true,
@@ -73,6 +74,8 @@ var onlies = []only{
 	{"github.com/nats-io/nats-server/...", []string{"transport/fabric", "tests/bench"}, "clients must not carry the NATS server"},
 	{"go.etcd.io/bbolt/...", []string{"broker/store", "broker/view", "tests/bench"}, "the format on disk has one owner each for the log and the views"},
 	{"github.com/spf13/...", []string{"cmd/..."}, "libraries have no command line"},
+	{"go.opentelemetry.io/otel/exporters/...", []string{"cmd/rmq/command"}, "who is told of metrics, the program decides"},
+	{"github.com/prometheus/...", []string{"cmd/rmq/command"}, "who is told of metrics, the program decides"},
 	{"go.opentelemetry.io/otel/semconv/...", []string{"internal/telemetry"}, "the conventions change: one package follows them"},
 }
 

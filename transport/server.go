@@ -83,6 +83,9 @@ func (c *Conn) removeServer(s *Server) {
 // BadFrames is how many frames arrived that were not a readable request.
 func (s *Server) BadFrames() uint64 { return s.bad.Load() }
 
+// InFlight is how many requests are unanswered.
+func (s *Server) InFlight() int { return s.admission.inFlight() }
+
 // Drain takes no more requests, refusing them with protocol.Unavailable, and
 // waits until all are answered. When ctx ends first the handlers' contexts are
 // cancelled and Drain returns an error when those with a goroutine have

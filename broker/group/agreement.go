@@ -70,27 +70,53 @@ func (s *Sessions) checkOwner(now time.Time, req *protocol.HeartbeatRequest) err
 }
 
 // checkAgreement refuses a client that would subscribe otherwise in one of the
-// groups than a member of it does.
-func (s *Sessions) checkAgreement(client string, groups []string, topics map[string][]string, filters map[string]filters) error {
+// groups than a member of it does, or than those did who are expected back.
+func (s *Sessions) checkAgreement(now time.Time, client string, groups []string, topics map[string][]string, filters map[string]filters) error {
 	for _, g := range groups {
 		mine, in := topics[g]
 		if !in {
 			continue
 		}
 		strict := s.MustAgree != nil && s.MustAgree(g)
+		if err := s.checkRemembered(now, strict, client, g, Subscription{subscribed(mine, g), filters[g]}); err != nil {
+			return err
+		}
 		for other, c := range s.members[g] {
 			if other == client || agree(strict, subscribed(mine, g), subscribed(c.topics[g], g), filters[g], c.filters[g]) {
 				continue
 			}
-			rule := "the same topics and filters"
-			if !strict {
-				rule = "the same filter for a topic"
-			}
 			return protocol.Errorf(protocol.Conflict, "in group %q client %q subscribes %s, and client %q, which was there first, subscribes %s; members must have %s",
-				g, client, describe(mine, filters[g]), other, describe(c.topics[g], c.filters[g]), rule)
+				g, client, describe(mine, filters[g]), other, describe(c.topics[g], c.filters[g]), rule(strict))
 		}
 	}
 	return nil
+}
+
+// checkRemembered holds who joins a group to what was subscribed before the broker
+// started, while a client that held queues of it may come back: it has not lost its
+// group to whoever reports first. RetryAfterMillis is until nobody is expected any
+// more.
+func (s *Sessions) checkRemembered(now time.Time, strict bool, client, group string, mine Subscription) error {
+	c := s.returning(group, client)
+	if c == nil || s.Remembered == nil {
+		return nil
+	}
+	before, ok := s.Remembered(group)
+	if !ok || agree(strict, mine.topics, before.topics, mine.filters, before.filters) {
+		return nil
+	}
+	err := protocol.Errorf(protocol.Conflict, "in group %q client %q subscribes %s, and its members, which may come back since the broker started, subscribed %s; members must have %s",
+		group, client, describe(mine.topics, mine.filters), describe(before.topics, before.filters), rule(strict))
+	err.RetryAfterMillis = (max(s.timeout-now.Sub(c.seen), 0) + s.timeout/6).Milliseconds()
+	return err
+}
+
+// rule says what members must have in common.
+func rule(strict bool) string {
+	if strict {
+		return "the same topics and filters"
+	}
+	return "the same filter for a topic"
 }
 
 // subscribed are the topics without the group's retry topic: whether a member reads

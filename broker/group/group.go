@@ -58,6 +58,17 @@
 //	uvarint  number of queues, for each of them:
 //	  uvarint  queue
 //
+// A record that says what the members of a group subscribe, without the group's
+// retry topic (EncodeSubscription):
+//
+//	1 byte   version, 1
+//	name     group
+//	uvarint  number of topics, for each of them, sorted:
+//	  name     topic
+//	  1 byte   0: no filter, 1: tags, 2: SQL; with one of these:
+//	    uvarint  length of the filter, 0 to 8192
+//	    n bytes  filter
+//
 // # Rows
 //
 // The rows that view.DB keeps, numbers in keys big endian:
@@ -68,6 +79,8 @@
 //	    varint   committed offset, -1: none
 //	    uvarint  fence, 0: no lease
 //	    n bytes  client that holds the lease
+//	's', group
+//	    what a subscription has from its number of topics on
 package group
 
 import (

@@ -20,7 +20,7 @@ func TestViewAgainstModel(t *testing.T) {
 	run := 0
 	rapid.Check(t, func(t *rapid.T) {
 		run++
-		m := &model{path: filepath.Join(dir, fmt.Sprint(run, ".db")), configs: map[string]bool{}}
+		m := &model{path: filepath.Join(dir, fmt.Sprint(run, ".db")), configs: map[string]bool{}, subscriptions: map[string]Subscription{}}
 		m.clear(func(modelKey) bool { return true })
 		m.open(t)
 		defer func() { m.db.Close() }()
@@ -31,6 +31,7 @@ func TestViewAgainstModel(t *testing.T) {
 			"reset":     m.reset,
 			"grant":     m.grant,
 			"release":   m.release,
+			"subscribe": m.subscribe,
 			"dropTopic": m.dropTopic,
 			"flush":     m.flush,
 			"restart":   m.restart,
@@ -55,6 +56,8 @@ type model struct {
 	offsets map[modelKey]int64
 	clients map[modelKey]string
 	fences  map[modelKey]uint64
+
+	subscriptions map[string]Subscription
 }
 
 func (m *model) clear(which func(modelKey) bool) {
@@ -101,6 +104,7 @@ func (m *model) delete(t *rapid.T) {
 	group := drawGroup(t)
 	m.append(t, func(v *View, index uint64) error { return v.ApplyDelete(index, EncodeDelete(group)) })
 	delete(m.configs, group)
+	delete(m.subscriptions, group)
 	m.clear(func(k modelKey) bool { return k.group == group })
 }
 
@@ -168,6 +172,14 @@ func (m *model) release(t *rapid.T) {
 	}
 }
 
+func (m *model) subscribe(t *rapid.T) {
+	group := drawGroup(t)
+	s := subscriptionOf(group + ":" + rapid.SampledFrom([]string{"a", "b", "a,b", "a=x", "a=x,b", "b=y"}).Draw(t, "subscription"))
+	m.append(t, func(v *View, index uint64) error { return v.ApplySubscription(index, EncodeSubscription(group, s)) })
+	m.subscriptions[group] = s
+	m.create(group)
+}
+
 func (m *model) dropTopic(t *rapid.T) {
 	topic := drawTopic(t)
 	m.append(t, func(v *View, _ uint64) error { v.DropTopic(topic); return nil })
@@ -209,6 +221,10 @@ func (m *model) check(t *rapid.T) {
 		enabled, want := m.configs[group]
 		if cfg, ok := m.view.Config(group); ok != want || cfg.ConsumeEnabled != enabled {
 			t.Fatalf("group %q: got %v, %v", group, cfg, ok)
+		}
+		s, subscribed := m.subscriptions[group]
+		if got, ok := m.view.Subscription(group); ok != subscribed || !got.Equal(s) {
+			t.Fatalf("group %q: got subscription %v, %v, want %v", group, got, ok, s)
 		}
 		m.checkQueues(t, group)
 	}

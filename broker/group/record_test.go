@@ -2,6 +2,7 @@ package group
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"math"
 	"reflect"
@@ -29,6 +30,7 @@ func TestRecordBytes(t *testing.T) {
 		{"grant", EncodeLeases("g1", 300, "c", []int{1, 200}), []byte{1, 0, 2, 'g', '1', 0xac, 0x02, 1, 'c', 2, 1, 0xc8, 0x01}},
 		{"release of any", EncodeLeases("g1", 300, "", []int{1}), []byte{1, 1, 2, 'g', '1', 0xac, 0x02, 0, 1, 1}},
 		{"release", EncodeRelease("g1", 300, "c", []int{1}), []byte{1, 1, 2, 'g', '1', 0xac, 0x02, 1, 'c', 1, 1}},
+		{"subscription", EncodeSubscription("g1", subscriptionOf("g1:a,b=x,c")), []byte{1, 2, 'g', '1', 3, 1, 'a', 0, 1, 'b', 1, 1, 'x', 1, 'c', 0}},
 	} {
 		if !bytes.Equal(c.got, c.want) {
 			t.Errorf("%s: got %x, want %x", c.name, c.got, c.want)
@@ -66,10 +68,11 @@ func TestCutRecords(t *testing.T) {
 		data   []byte
 		decode func([]byte) error
 	}{
-		"put":     {EncodePut(Default("g1")), func(b []byte) error { _, err := DecodePut(b); return err }},
-		"delete":  {EncodeDelete("g1"), func(b []byte) error { _, err := DecodeDelete(b); return err }},
-		"offsets": {EncodeOffsets("g1", []Offset{{TopicID: 300, Queue: 7}}), func(b []byte) error { _, _, err := DecodeOffsets(b); return err }},
-		"leases":  {EncodeLeases("g1", 300, "c", []int{1, 2}), func(b []byte) error { _, err := DecodeLeases(b); return err }},
+		"put":          {EncodePut(Default("g1")), func(b []byte) error { _, err := DecodePut(b); return err }},
+		"delete":       {EncodeDelete("g1"), func(b []byte) error { _, err := DecodeDelete(b); return err }},
+		"offsets":      {EncodeOffsets("g1", []Offset{{TopicID: 300, Queue: 7}}), func(b []byte) error { _, _, err := DecodeOffsets(b); return err }},
+		"subscription": {EncodeSubscription("g1", subscriptionOf("g1:a,b=x,c")), func(b []byte) error { _, _, err := DecodeSubscription(b); return err }},
+		"leases":       {EncodeLeases("g1", 300, "c", []int{1, 2}), func(b []byte) error { _, err := DecodeLeases(b); return err }},
 	}
 	for name, r := range records {
 		for n := range r.data {
@@ -93,7 +96,14 @@ func TestFieldsOutOfRange(t *testing.T) {
 		_, err := DecodeLeases(append([]byte{1}, bytes.Join(fields, nil)...))
 		return err
 	}
+	subscription := func(fields ...[]byte) error {
+		_, _, err := DecodeSubscription(append([]byte{1, 1, 'g'}, bytes.Join(fields, nil)...))
+		return err
+	}
 	one := []byte{1}
+	if err := subscription([]byte{2, 1, 'a', 0, 1, 'b', 2, 1, 'x'}); err != nil {
+		t.Fatal(err)
+	}
 	if err := offsets(one, one, one, one, one); err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +114,11 @@ func TestFieldsOutOfRange(t *testing.T) {
 		"number of queues":    leases([]byte{0, 1, 'g', 1, 1, 'c'}, big, one),
 		"grant to nobody":     leases([]byte{0, 1, 'g', 1, 0, 1, 1}),
 		"length of the group": leases([]byte{0}, big, one),
+		"topics not sorted":   subscription([]byte{2, 1, 'b', 0, 1, 'a', 0}),
+		"a topic twice":       subscription([]byte{2, 1, 'a', 0, 1, 'a', 0}),
+		"kind of a filter":    subscription([]byte{1, 1, 'a', 3, 1, 'x'}),
+		"number of topics":    subscription(big),
+		"length of a filter":  subscription([]byte{1, 1, 'a', 1}, binary.AppendUvarint(nil, maxFilterBytes+1), make([]byte, maxFilterBytes+1)),
 	} {
 		if !errors.Is(err, ErrRecord) {
 			t.Errorf("%s: got %v, want ErrRecord", name, err)
@@ -117,6 +132,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(EncodeOffsets("g1", []Offset{{TopicID: 300, Queue: 7, Offset: 1000, Fence: 9}, {Reset: true}}))
 	f.Add(EncodeLeases("g1", 300, "client", []int{1, 200}))
 	f.Add(EncodeRelease("g1", 300, "", []int{1}))
+	f.Add(EncodeSubscription("g1", subscriptionOf("g1:a,b=x")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if cfg, err := DecodePut(data); err == nil {
 			if again, err := DecodePut(EncodePut(cfg)); err != nil || again != cfg {
@@ -139,8 +155,14 @@ func FuzzDecode(f *testing.F) {
 				t.Errorf("leases %v came back as %v, %v", l, again, err)
 			}
 		}
+		if group, s, err := DecodeSubscription(data); err == nil {
+			g, again, err := DecodeSubscription(EncodeSubscription(group, s))
+			if err != nil || g != group || !reflect.DeepEqual(again, s) {
+				t.Errorf("subscription %v came back as %v, %v", s, again, err)
+			}
+		}
 		v := New()
-		for _, apply := range []func(uint64, []byte) error{v.ApplyPut, v.ApplyOffsets, v.ApplyLeases, v.ApplyDelete} {
+		for _, apply := range []func(uint64, []byte) error{v.ApplyPut, v.ApplyOffsets, v.ApplyLeases, v.ApplySubscription, v.ApplyDelete} {
 			if err := apply(1, data); err != nil && !errors.Is(err, ErrRecord) {
 				t.Errorf("got %v, want ErrRecord", err)
 			}

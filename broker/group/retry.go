@@ -3,7 +3,6 @@ package group
 import (
 	"encoding/binary"
 	"math"
-	"time"
 
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/transport/protocol"
@@ -15,18 +14,7 @@ const (
 	DefaultRetryMax = 16
 	// MaxRetryMax is the most that a group may have.
 	MaxRetryMax = 1_000_000
-	// DefaultRetryFirst and DefaultRetryMost are those of an exponential policy.
-	DefaultRetryFirst = 5 * time.Second
-	DefaultRetryMost  = 2 * time.Hour
 )
-
-// retryTable is RocketMQ's: the delay levels from the third on.
-func retryTable() [16]time.Duration {
-	return [...]time.Duration{
-		10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 3 * time.Minute, 4 * time.Minute, 5 * time.Minute, 6 * time.Minute,
-		7 * time.Minute, 8 * time.Minute, 9 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour,
-	}
-}
 
 // RetryMax is how often a message of a group is delivered again before it is a dead
 // letter.
@@ -35,38 +23,6 @@ func RetryMax(cfg protocol.GroupConfig) int {
 		return DefaultRetryMax
 	}
 	return max(cfg.RetryMax, 0)
-}
-
-// RetryDelay is the time from a message's being sent back for the n-th time, from 1,
-// to its delivery.
-func RetryDelay(p protocol.RetryPolicy, n int) time.Duration {
-	n = max(n, 1)
-	if p.Kind != protocol.RetryExponential {
-		table := retryTable()
-		return table[min(n, len(table))-1]
-	}
-	first, most := bounds(p)
-	for d := first; ; d *= 2 {
-		if n--; n == 0 {
-			return d
-		}
-		if d > most/2 {
-			return most
-		}
-	}
-}
-
-// bounds are the first and the longest delay of an exponential policy.
-func bounds(p protocol.RetryPolicy) (first, most time.Duration) {
-	most = DefaultRetryMost
-	if p.MaxMillis != 0 {
-		most = time.Duration(p.MaxMillis) * time.Millisecond
-	}
-	first = min(DefaultRetryFirst, most)
-	if p.FirstMillis != 0 {
-		first = time.Duration(p.FirstMillis) * time.Millisecond
-	}
-	return first, most
 }
 
 func validateRetry(cfg protocol.GroupConfig) error {
@@ -84,7 +40,7 @@ func validateRetry(cfg protocol.GroupConfig) error {
 	case p.FirstMillis < 0 || p.FirstMillis > longest || p.MaxMillis < 0 || p.MaxMillis > longest:
 		return fault("retry policy from %d to %d ms; 0 (the default) to %d are allowed", p.FirstMillis, p.MaxMillis, longest)
 	}
-	if first, most := bounds(p); first > most {
+	if first, most := p.Bounds(); first > most {
 		return fault("retry policy from %v to %v", first, most)
 	}
 	return nil

@@ -8,22 +8,27 @@ import (
 )
 
 const (
-	rowGroup = 'g'
-	rowQueue = 'q'
+	rowGroup        = 'g'
+	rowQueue        = 'q'
+	rowSubscription = 's'
 
 	queueKeyTail = 12 // topic ID and queue
 )
 
-// row names a row: the configuration of a group, or its progress in a queue.
+// row names a row: the configuration of a group, its subscription, or its progress
+// in a queue.
 type row struct {
-	group  string
-	config bool
-	place  place
+	group                string
+	config, subscription bool
+	place                place
 }
 
 func (r row) key() []byte {
 	if r.config {
 		return append([]byte{rowGroup}, r.group...)
+	}
+	if r.subscription {
+		return append([]byte{rowSubscription}, r.group...)
 	}
 	key := append([]byte{rowQueue, byte(len(r.group))}, r.group...)
 	key = binary.BigEndian.AppendUint64(key, r.place.topic)
@@ -61,6 +66,12 @@ func (v *View) value(r row) []byte {
 	if r.config {
 		return appendConfig(nil, g.config)
 	}
+	if r.subscription {
+		if g.subscription == nil {
+			return nil
+		}
+		return g.subscription.value()
+	}
 	if p, ok := g.queues[r.place]; ok {
 		return p.value()
 	}
@@ -76,6 +87,8 @@ func (v *View) Load(key, value []byte) error {
 		return v.loadGroupLocked(string(key[1:]), value)
 	case len(key) > 1 && key[0] == rowQueue && len(key) == 2+int(key[1])+queueKeyTail:
 		return v.loadQueueLocked(key[2:], value)
+	case len(key) > 1 && key[0] == rowSubscription:
+		return v.loadSubscriptionLocked(string(key[1:]), value)
 	default:
 		return fmt.Errorf("%w: key %x", ErrRecord, key)
 	}

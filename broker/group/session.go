@@ -42,11 +42,17 @@ type Sessions struct {
 	// MustAgree says whether members of a group must have the same topics; nil: they
 	// need not. It is set before the first heartbeat.
 	MustAgree func(group string) bool
+	// Remembered is what the members of a group subscribed at last; nil: nobody knows.
+	// While clients are expected back that Adopt has taken up, who joins their group
+	// must agree with it. It is set before the first heartbeat.
+	Remembered func(group string) (Subscription, bool)
 
 	timeout time.Duration
 	clients map[string]*session
 	// members are the clients that are listed, by group.
 	members map[string]map[string]*session
+	// adopted are the clients that were adopted and have sent no heartbeat, by group.
+	adopted map[string]map[string]*session
 	// checkers are the clients that can be asked for the transactions of a producer
 	// group, by group.
 	checkers map[string]map[string]*session
@@ -80,6 +86,7 @@ func NewSessions(timeout time.Duration) *Sessions {
 		timeout: cmp.Or(timeout, DefaultTimeout),
 		clients: map[string]*session{},
 		members: map[string]map[string]*session{}, checkers: map[string]map[string]*session{},
+		adopted: map[string]map[string]*session{},
 	}
 }
 
@@ -103,7 +110,11 @@ func (s *Sessions) Heartbeat(now time.Time, req *protocol.HeartbeatRequest) (cha
 		return nil, err
 	}
 	changedGroups = s.clients[req.ClientID].changed(topics, filters)
-	if err := s.checkAgreement(req.ClientID, changedGroups, topics, filters); err != nil {
+	err = s.checkBroadcast(req.ClientID, req.Consumers)
+	if err == nil {
+		err = s.checkAgreement(now, req.ClientID, changedGroups, topics, filters)
+	}
+	if err != nil {
 		return nil, err
 	}
 	c, err := s.admit(req.ClientID)
@@ -117,6 +128,7 @@ func (s *Sessions) Heartbeat(now time.Time, req *protocol.HeartbeatRequest) (cha
 	s.setChecks(req.ClientID, c, req.Checkers)
 	if c.adopted() {
 		c.since = now
+		s.arrived(req.ClientID, maps.Keys(c.topics))
 	}
 	c.seen, c.said, c.inbox, c.version, c.topics, c.filters = now, req, req.Inbox, req.Version, topics, filters
 	return changedGroups, nil
@@ -214,6 +226,7 @@ func (s *Sessions) Leave(now time.Time, client, group string) (changedGroups []s
 		return nil
 	}
 	s.unlist(client, slices.Values([]string{group}))
+	s.arrived(client, slices.Values([]string{group}))
 	delete(c.topics, group)
 	delete(c.filters, group)
 	if len(c.topics) == 0 && (c.adopted() || len(c.said.Producers) == 0) {
@@ -225,6 +238,7 @@ func (s *Sessions) Leave(now time.Time, client, group string) (changedGroups []s
 // drop ends a session and returns its groups, sorted.
 func (s *Sessions) drop(client string, c *session) []string {
 	s.unlist(client, maps.Keys(c.topics))
+	s.arrived(client, maps.Keys(c.topics))
 	s.setChecks(client, c, nil)
 	delete(s.clients, client)
 	return slices.Sorted(maps.Keys(c.topics))
@@ -251,9 +265,14 @@ func (s *Sessions) Adopt(now time.Time, client, group string) {
 		c = &session{seen: now, topics: map[string][]string{}}
 		s.clients[client] = c
 	}
-	if c.adopted() {
-		c.topics[group] = nil
+	if !c.adopted() {
+		return
 	}
+	c.topics[group] = nil
+	if s.adopted[group] == nil {
+		s.adopted[group] = map[string]*session{}
+	}
+	s.adopted[group][client] = c
 }
 
 // Alive reports whether a client may keep its leases of a group: it is a member
@@ -279,7 +298,7 @@ func (s *Sessions) IsMember(client, group string) bool {
 func (s *Sessions) Members(group string) []protocol.Member {
 	members := make([]protocol.Member, 0, len(s.members[group]))
 	for client, c := range s.members[group] {
-		members = append(members, protocol.Member{ClientID: client, Version: c.version, Topics: slices.Clone(c.topics[group])})
+		members = append(members, protocol.Member{ClientID: client, Version: c.version, Topics: slices.Clone(c.topics[group]), Broadcast: c.broadcasts(group)})
 	}
 	slices.SortFunc(members, func(a, b protocol.Member) int { return cmp.Compare(a.ClientID, b.ClientID) })
 	return members
@@ -331,6 +350,9 @@ func checkHeartbeat(req *protocol.HeartbeatRequest) (map[string][]string, map[st
 		return nil, nil, err
 	}
 	topics := make(map[string][]string, len(req.Consumers))
+	if err := checkModels(req); err != nil {
+		return nil, nil, err
+	}
 	total := 0
 	for _, sub := range req.Consumers {
 		if err := message.CheckGroup(sub.Group); err != nil {

@@ -13,7 +13,7 @@ import (
 const none = -1 // no offset
 
 // View is the set of groups with their offsets and leases. Reading methods may be
-// called from any goroutine. Apply methods, DropTopic, Load and Changes belong to
+// called from any goroutine. Apply methods, Advance, DropTopic, Load and Changes belong to
 // the one goroutine that applies the log.
 type View struct {
 	// changed holds the rows that differ from those that Changes has handed over;
@@ -28,6 +28,8 @@ type View struct {
 type members struct {
 	config protocol.GroupConfig
 	queues map[place]progress
+	// subscription is what members subscribed; nil: it was never recorded.
+	subscription *Subscription
 }
 
 type place struct {
@@ -206,6 +208,9 @@ func (v *View) ApplyDelete(index uint64, data []byte) error {
 	for at := range g.queues {
 		v.changed[row{group: name, place: at}] = struct{}{}
 	}
+	if g.subscription != nil {
+		v.changed[row{group: name, subscription: true}] = struct{}{}
+	}
 	v.changed[row{group: name, config: true}] = struct{}{}
 	delete(v.groups, name)
 	return nil
@@ -227,6 +232,16 @@ func (v *View) ApplyOffsets(index uint64, data []byte) error {
 		v.setLocked(group, at, before, before.move(o))
 	}
 	return nil
+}
+
+// Advance raises a group's committed offset in a queue, as a commit does, when a
+// record is applied that finishes messages one by one.
+func (v *View) Advance(group string, topicID uint64, queue int, offset int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	at := placeOf(topicID, queue)
+	before := v.progressLocked(group, at)
+	v.setLocked(group, at, before, before.move(Offset{Offset: offset}))
 }
 
 // move is the progress after a row of offsets.

@@ -17,7 +17,7 @@
 // below its end are never accepted again.
 //
 // A track is forgotten after a time of the log without a batch (24 h by default),
-// and when there are more than a number of them (100,000), the one that has been
+// and when there are more than a number of them (500,000), the one that has been
 // idle for longest. Nobody is admitted at the cost of a track that was active
 // within Grace.
 //
@@ -42,7 +42,7 @@ import (
 // Defaults and bounds of the view.
 const (
 	DefaultExpiry = 24 * time.Hour
-	DefaultLimit  = 100_000
+	DefaultLimit  = 500_000
 	// Grace is how long a track is safe after a batch: a producer that sends the
 	// first batch of a queue again within it may say Begin, because what the broker
 	// does not know then it has never had.

@@ -14,7 +14,7 @@ import (
 // records under way, as a broker under load does.
 func BenchmarkLog_Append(b *testing.B) {
 	for _, size := range []int{128, 1024} {
-		for _, batchBytes := range []int{4 << 10, 64 << 10, 256 << 10} {
+		for _, batchBytes := range []int{1 << 10, 64 << 10, 256 << 10} {
 			b.Run(fmt.Sprintf("message=%d/batch=%dKiB", size, batchBytes>>10), func(b *testing.B) {
 				l := mustOpen(b, b.TempDir(), Options{})
 				window := make(chan struct{}, max(8<<20/batchBytes, 1))

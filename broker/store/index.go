@@ -28,21 +28,39 @@ type tailChunk struct{ data atomic.Pointer[[]byte] }
 // handed out stays valid while more are appended behind it.
 type queueIndex struct {
 	mu     sync.RWMutex
-	queues map[QueueKey][]location
+	queues map[QueueKey]*[]location
 }
 
-func newQueueIndex() *queueIndex { return &queueIndex{queues: map[QueueKey][]location{}} }
+func newQueueIndex() *queueIndex { return &queueIndex{queues: map[QueueKey]*[]location{}} }
 
-func (x *queueIndex) add(q QueueKey, l location) {
+// add enters the batches of a chunk.
+func (x *queueIndex) add(c *chunk, tail *tailChunk) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.queues[q] = append(x.queues[q], l)
+	for i := range c.rows() {
+		r := c.row(i)
+		if r.Type != BatchRecord {
+			continue
+		}
+		all := x.queues[r.Queue]
+		if all == nil {
+			all = new([]location)
+			x.queues[r.Queue] = all
+		}
+		*all = append(*all, location{
+			base: r.BaseOffset, count: r.Count, tagHash: r.TagHash, millis: r.StoreMillis,
+			chunk: c.first, pos: r.pos, len: r.len, tail: tail,
+		})
+	}
 }
 
 func (x *queueIndex) of(q QueueKey) []location {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.queues[q]
+	if all := x.queues[q]; all != nil {
+		return *all
+	}
+	return nil
 }
 
 // from returns the queue's locations from the one that holds offset; older is

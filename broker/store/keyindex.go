@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -46,10 +47,23 @@ type keyIndex struct {
 	ids  []idRow
 }
 
-// add enters a batch.
-func (x *keyIndex) add(topic, index uint64, data []byte) error {
+// add enters the batches of a chunk. The error says which is entered in part only.
+func (x *keyIndex) add(c *chunk) (first error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	for i := range c.rows() {
+		r := c.row(i)
+		if r.Type != BatchRecord {
+			continue
+		}
+		if err := x.addLocked(r.Queue.Topic, r.Index, c.data[r.pos:r.pos+r.len]); err != nil && first == nil {
+			first = fmt.Errorf("record %d: %w", r.Index, err)
+		}
+	}
+	return first
+}
+
+func (x *keyIndex) addLocked(topic, index uint64, data []byte) error {
 	firstKey, firstID := len(x.keys), len(x.ids)
 	return batch.Scan(data, func(id message.ID, keys [][]byte) {
 		x.addID(firstID, id, index)

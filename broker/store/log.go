@@ -86,7 +86,9 @@ type Status struct {
 	LastIndex  uint64 // on disk and applied
 	Segments   int
 	DiskBytes  int64 // of the segments' files
-	Refusing   error // why appends are refused; nil: they are not
+	// PendingBytes is of what was appended and is not on disk and applied.
+	PendingBytes int64
+	Refusing     error // why appends are refused; nil: they are not
 	// Damaged is what the scrubber found in sealed segments.
 	Damaged []error
 }
@@ -94,7 +96,7 @@ type Status struct {
 // Status looks at the log now.
 func (l *Log) Status() Status {
 	segments := l.catalog.segments()
-	s := Status{StoreID: l.manifest.storeID(), Flush: l.opts.Flush, LastIndex: l.catalog.lastIndex(), Segments: len(segments), Refusing: l.tail.refusing(), Damaged: l.catalog.damaged()}
+	s := Status{StoreID: l.manifest.storeID(), Flush: l.opts.Flush, LastIndex: l.catalog.lastIndex(), Segments: len(segments), PendingBytes: l.tail.pending(), Refusing: l.tail.refusing(), Damaged: l.catalog.damaged()}
 	if len(segments) > 0 {
 		s.FirstIndex = segments[0].info.First
 	}

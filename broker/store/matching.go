@@ -61,23 +61,47 @@ func (l *Log) FindMatching(q QueueKey, offset int64, maxBytes, maxCount int, fil
 	if err := s.run(s.take); err != nil && f.Next == offset {
 		return f, f.unlessDropped(err)
 	}
+	f.Messages = s.matched
 	return f, nil
 }
 
+// Counted is what CountMatching has counted.
+type Counted struct {
+	Matched int64 // messages
+	// First is the lowest of the offsets counted that lies in the batch of the first
+	// of them; -1 without any.
+	First int64
+	// Next is where it has come to.
+	Next int64
+}
+
 // CountMatching counts the messages that match from an offset on, up to another
-// one, to the queue's end, or until the budget is spent; next is where it has come
-// to. The errors are those of FindMatching.
-func (l *Log) CountMatching(q QueueKey, from, to int64, filter Filter, b *Budget) (n, next int64, err error) {
+// one, to the queue's end, or until the budget is spent. The errors are those of
+// FindMatching.
+func (l *Log) CountMatching(q QueueKey, from, to int64, filter Filter, b *Budget) (Counted, error) {
+	return l.countMatching(q, from, to, filter, b, false)
+}
+
+// FirstMatching looks for the first message that matches from an offset on, up to
+// another one, to the queue's end, or until the budget is spent: Counted.First says
+// whether one was found, and none lies before Next, which is no further than its
+// batch. The errors are those of FindMatching.
+func (l *Log) FirstMatching(q QueueKey, from, to int64, filter Filter, b *Budget) (Counted, error) {
+	return l.countMatching(q, from, to, filter, b, true)
+}
+
+func (l *Log) countMatching(q QueueKey, from, to int64, filter Filter, b *Budget, first bool) (Counted, error) {
+	c := Counted{First: -1, Next: from}
 	f, err := l.begin(q, from)
 	if err != nil || from == f.End {
-		return 0, from, err
+		return c, err
 	}
 	f.End = min(f.End, to)
-	s := scan{found: &f, filter: filter, budget: b}
+	s := scan{found: &f, filter: filter, budget: b, first: first, firstAt: -1}
 	if err := s.run(s.count); err != nil && f.Next == from {
-		return 0, from, f.unlessDropped(err)
+		return c, f.unlessDropped(err)
 	}
-	return int64(s.matched), max(min(f.Next, f.End), from), nil
+	return Counted{Matched: int64(s.matched), First: s.firstAt, Next: max(min(f.Next, f.End), from)}, nil
 }
 
 // scan goes through the batches of a queue for a filter.
@@ -89,6 +113,8 @@ type scan struct {
 
 	segment *segment // that it is in
 	matched int      // messages
+	first   bool     // it ends with the first one that count finds
+	firstAt int64    // Counted.First
 	over    bool
 }
 
@@ -175,23 +201,30 @@ func (s *scan) take(l *location, load rowLoader) error {
 // count counts what matches of a batch.
 func (s *scan) count(l *location, load rowLoader) error {
 	from, to := int(max(s.found.Next-l.base, 0)), int(min(l.next(), s.found.End)-l.base)
+	n, err := s.countIn(l, load, from, to)
+	if n > 0 && s.firstAt < 0 {
+		s.firstAt, s.over = l.base+int64(from), s.first
+	}
+	s.matched += n
+	return err
+}
+
+func (s *scan) countIn(l *location, load rowLoader, from, to int) (int, error) {
 	switch s.filter.Judge(l.tagHash) {
 	case Skip:
-		return nil
+		return 0, nil
 	case Take:
-		s.matched += to - from
-		return nil
+		return to - from, nil
 	}
 	b, err := s.read(l, load)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	n, err := s.filter.Count(b, from, to)
 	if err != nil {
-		return fmt.Errorf("%w: chunk %d at %d: %w", ErrDamaged, l.chunk, l.pos, err)
+		return 0, fmt.Errorf("%w: chunk %d at %d: %w", ErrDamaged, l.chunk, l.pos, err)
 	}
-	s.matched += n
-	return nil
+	return n, nil
 }
 
 func (s *scan) read(l *location, load rowLoader) ([]byte, error) {

@@ -191,9 +191,21 @@ func (m *matching) find(rt *rapid.T) {
 	if err != nil || next != int64(len(all)) || !slices.Equal(got, want) {
 		rt.Fatalf("from %d: got %v up to %d, want %v: %v", from, got, next, want, err)
 	}
-	n, next, err := m.log.CountMatching(QueueKey{testTopic, q}, int64(from), int64(to), f, new(unbounded))
-	if err != nil || n != between || next != int64(to) {
-		rt.Fatalf("from %d to %d: counted %d up to %d, %v, want %d", from, to, n, next, err, between)
+	c, err := m.log.CountMatching(QueueKey{testTopic, q}, int64(from), int64(to), f, new(unbounded))
+	if err != nil || c.Matched != between || c.Next != int64(to) {
+		rt.Fatalf("from %d to %d: counted %+v, %v, want %d", from, to, c, err, between)
+	}
+	first, err := m.log.FirstMatching(QueueKey{testTopic, q}, int64(from), int64(to), f, new(unbounded))
+	switch {
+	case err != nil || first.First != c.First || (between > 0) != (c.First >= 0):
+		rt.Fatalf("from %d to %d: the first is %+v, %v, counted %+v", from, to, first, err, c)
+	case between > 0:
+		at := int64(slices.IndexFunc(all[c.First:], func(tag string) bool { return slices.Contains(f.wanted, tag) }))
+		here, err := m.log.StoredAt(QueueKey{testTopic, q}, c.First)
+		there, err2 := m.log.StoredAt(QueueKey{testTopic, q}, c.First+at)
+		if c.First < int64(from) || c.First+at >= int64(to) || here != there || first.Next > c.First || errors.Join(err, err2) != nil {
+			rt.Fatalf("from %d to %d: the first is %+v, which is in the batch of %d", from, to, first, c.First+at)
+		}
 	}
 }
 
@@ -330,7 +342,7 @@ func TestFindMatching_OutOfRange(t *testing.T) {
 	if !errors.Is(err, ErrOutOfRange) || found.End != 1 || found.Next != 2 {
 		t.Errorf("got %+v, %v", found, err)
 	}
-	if _, _, err := l.CountMatching(QueueKey{testTopic, 0}, 2, 3, f, new(unbounded)); !errors.Is(err, ErrOutOfRange) {
+	if _, err := l.CountMatching(QueueKey{testTopic, 0}, 2, 3, f, new(unbounded)); !errors.Is(err, ErrOutOfRange) {
 		t.Errorf("count: got %v", err)
 	}
 	if found, err := l.FindMatching(QueueKey{testTopic, 0}, 1, 1000, 0, f, new(unbounded)); err != nil || found.Size != 0 || found.Next != 1 {

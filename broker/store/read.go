@@ -53,6 +53,9 @@ func (l *Log) Read(q QueueKey, offset int64, maxBytes, maxCount int) (Batches, e
 type Found struct {
 	// Size is how many bytes they have together.
 	Size int
+	// Messages is how many of those that were asked for they have; with a filter all
+	// that match of a batch that begins before the offset.
+	Messages int
 	// Next is the queue offset after them.
 	Next int64
 	// Min is the queue's first offset, End the one after its last.
@@ -112,6 +115,7 @@ func (l *Log) Find(q QueueKey, offset int64, maxBytes, maxCount int) (Found, err
 	found, f.Size = limit(found, offset, f.End, maxBytes, maxCount)
 	f.pieces = []piece{{segment: s, where: found}}
 	f.Next = found[len(found)-1].next()
+	f.Messages = int(f.Next - offset)
 	return f, nil
 }
 

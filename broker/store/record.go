@@ -19,6 +19,9 @@ const (
 	DecisionRecord    Type = 11 // one of them was rolled back, or its producers were asked
 	CarryRecord       Type = 12 // messages of a timer or half record, once more, so that the older record can go
 	QuotaRecord       Type = 13 // a quota was set
+	PopRecord         Type = 14 // messages were handed out to a member of a group
+	AckRecord         Type = 15 // some of them were acknowledged, or given another time
+	SubscribeRecord   Type = 16 // the members of a group subscribe otherwise than before
 )
 
 // MaxRecordBytes bounds one record.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"iter"
@@ -191,7 +192,9 @@ func (x *queueIndex) sorted() []QueueKey {
 	for q := range x.queues {
 		queues = append(queues, q)
 	}
-	slices.SortFunc(queues, func(a, b QueueKey) int { return bytes.Compare(queuePrefix(a), queuePrefix(b)) })
+	slices.SortFunc(queues, func(a, b QueueKey) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Queue, b.Queue))
+	})
 	return queues
 }
 
@@ -323,13 +326,18 @@ func (e queueEnds) get(q QueueKey) int64 {
 	return 0
 }
 
-func (e queueEnds) set(q QueueKey, end int64) {
+func (e queueEnds) set(q QueueKey, end int64) { *e.of(q) = end }
+
+// of is where the end of a queue is kept, until the next call.
+func (e queueEnds) of(q QueueKey) *int64 {
 	t := e[q.Topic]
-	for int(q.Queue) >= len(t) {
-		t = append(t, 0)
+	if int(q.Queue) >= len(t) {
+		for int(q.Queue) >= len(t) {
+			t = append(t, 0)
+		}
+		e[q.Topic] = t
 	}
-	t[q.Queue] = end
-	e[q.Topic] = t
+	return &t[q.Queue]
 }
 
 func (e queueEnds) clone() queueEnds {

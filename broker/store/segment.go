@@ -131,21 +131,8 @@ func (s *segment) isEmpty() (empty bool, err error) {
 // chunk is nil when the data is not kept in memory. An error says that a batch
 // is in the key index in part only.
 func (s *segment) enter(c *chunk, tail *tailChunk) error {
-	var first error
-	for i := range c.rows() {
-		r := c.row(i)
-		if r.Type != BatchRecord {
-			continue
-		}
-		s.index.add(r.Queue, location{
-			base: r.BaseOffset, count: r.Count, tagHash: r.TagHash, millis: r.StoreMillis,
-			chunk: c.first, pos: r.pos, len: r.len, tail: tail,
-		})
-		if err := s.keys.add(r.Queue.Topic, r.Index, c.data[r.pos:r.pos+r.len]); err != nil && first == nil {
-			first = fmt.Errorf("record %d: %w", r.Index, err)
-		}
-	}
-	return first
+	s.index.add(c, tail)
+	return s.keys.add(c)
 }
 
 // usedBytes is how much of the file holds something.

@@ -51,8 +51,9 @@ func (t *tail) push(p *pending, now time.Time) error {
 	t.next++
 	switch p.Type {
 	case BatchRecord:
-		p.BaseOffset = t.ends.get(p.Queue)
-		t.ends.set(p.Queue, p.BaseOffset+int64(p.Count))
+		end := t.ends.of(p.Queue)
+		p.BaseOffset = *end
+		*end += int64(p.Count)
 		batch.SetStored(p.Data, p.Index, p.BaseOffset, p.StoreMillis, firstEpoch)
 	case TopicDeleteRecord:
 		delete(t.ends, p.Queue.Topic)
@@ -94,6 +95,13 @@ func (t *tail) release(bytes int64) {
 	t.mu.Lock()
 	t.held -= bytes
 	t.mu.Unlock()
+}
+
+// pending is how many bytes wait for their answer.
+func (t *tail) pending() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.held
 }
 
 // stop refuses appends from now on and returns what was waiting.

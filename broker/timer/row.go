@@ -31,10 +31,10 @@ func (v *View) Changes(put func(key, value []byte), del func(key []byte)) {
 		}
 	}
 	for origin := range v.changed {
-		hand(rowMessages, origin, v.entries.get(entry{origin: origin}).value())
+		hand(rowMessages, origin, v.entries.Get(entry{origin: origin}).value())
 	}
 	for index := range v.changedRecalls {
-		hand(rowRecall, index, v.recalls.get(recall{index: index}).value())
+		hand(rowRecall, index, v.recalls.Get(recall{index: index}).value())
 	}
 	// A map keeps its room; that of a million rows is given back.
 	v.changed, v.changedRecalls = map[uint64]struct{}{}, map[uint64]struct{}{}

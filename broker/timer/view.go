@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/rmqio/rmq/broker/sorted"
 	"github.com/rmqio/rmq/broker/store"
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/message/batch"
@@ -20,11 +21,11 @@ type View struct {
 	changed, changedRecalls map[uint64]struct{}
 
 	mu       sync.RWMutex
-	entries  list[entry]
-	schedule list[Key]
-	places   list[place]    // entries by where they stand now
-	topics   map[uint64]int // how many messages of each wait
-	recalls  list[recall]   // by record
+	entries  sorted.List[entry]
+	schedule sorted.List[Key]
+	places   sorted.List[place]  // entries by where they stand now
+	topics   map[uint64]int      // how many messages of each wait
+	recalls  sorted.List[recall] // by record
 	recalled map[Place]uint64
 }
 
@@ -46,11 +47,11 @@ type recall struct {
 func New() *View {
 	return &View{
 		changed: map[uint64]struct{}{}, changedRecalls: map[uint64]struct{}{},
-		entries:  list[entry]{compare: func(a, b entry) int { return cmp.Compare(a.origin, b.origin) }},
-		schedule: list[Key]{compare: Key.Compare},
-		places:   list[place]{compare: func(a, b place) int { return cmp.Compare(a.at, b.at) }},
+		entries:  sorted.By(func(a, b entry) int { return cmp.Compare(a.origin, b.origin) }),
+		schedule: sorted.By(Key.Compare),
+		places:   sorted.By(func(a, b place) int { return cmp.Compare(a.at, b.at) }),
 		topics:   map[uint64]int{},
-		recalls:  list[recall]{compare: func(a, b recall) int { return cmp.Compare(a.index, b.index) }},
+		recalls:  sorted.By(func(a, b recall) int { return cmp.Compare(a.index, b.index) }),
 		recalled: map[Place]uint64{},
 	}
 }
@@ -59,7 +60,7 @@ func New() *View {
 func (v *View) Len() int {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.schedule.n
+	return v.schedule.Len()
 }
 
 // LenOf is how many messages of a topic wait.
@@ -74,7 +75,7 @@ func (v *View) LenOf(topic uint64) int {
 func (v *View) Next() (millis int64, ok bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if k := v.schedule.first(); k != nil {
+	if k := v.schedule.First(); k != nil {
 		return k.Millis, true
 	}
 	return 0, false
@@ -86,8 +87,8 @@ func (v *View) Next() (millis int64, ok bool) {
 func (v *View) From(k Key, visit func(*Pending) (more bool)) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	v.schedule.ascend(k, func(k *Key) bool {
-		p := v.entries.get(entry{origin: k.Origin}).pending(*k)
+	v.schedule.Ascend(k, func(k *Key) bool {
+		p := v.entries.Get(entry{origin: k.Origin}).pending(*k)
 		return visit(&p)
 	})
 }
@@ -100,7 +101,7 @@ func (e *entry) pending(k Key) Pending {
 func (v *View) Lookup(at Place) (Pending, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	e := v.entries.get(entry{origin: at.Origin})
+	e := v.entries.Get(entry{origin: at.Origin})
 	if e == nil || e.millis(at.Position) == gone {
 		return Pending{}, false
 	}
@@ -115,8 +116,23 @@ func (v *View) Recalled(at Place) (Recalled, bool) {
 	if !ok {
 		return Recalled{}, false
 	}
-	r := v.recalls.get(recall{index: index})
+	r := v.recalls.Get(recall{index: index})
 	return Recalled{Topic: r.topic, ID: r.id}, true
+}
+
+// RecalledID finds a message that was taken back within RecallMemory by its id: what
+// it was, and the log index of the recall record. It looks at all that are
+// remembered.
+func (v *View) RecalledID(id message.ID) (at Place, topic, index uint64, ok bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	v.recalls.Ascend(recall{}, func(r *recall) bool {
+		if ok = r.id == id; ok {
+			at, topic, index = r.place, r.topic, r.index
+		}
+		return !ok
+	})
+	return at, topic, index, ok
 }
 
 // OldestAt is the log index of the oldest record that has messages that wait; 0
@@ -124,7 +140,7 @@ func (v *View) Recalled(at Place) (Recalled, bool) {
 func (v *View) OldestAt() uint64 {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if p := v.places.first(); p != nil {
+	if p := v.places.First(); p != nil {
 		return p.at
 	}
 	return 0
@@ -135,11 +151,11 @@ func (v *View) OldestAt() uint64 {
 func (v *View) Located(from, before uint64, limit int) (found []store.Located) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	v.places.ascend(place{at: from}, func(p *place) bool {
+	v.places.Ascend(place{at: from}, func(p *place) bool {
 		if p.at >= before || len(found) == limit {
 			return false
 		}
-		e := v.entries.get(entry{origin: p.origin})
+		e := v.entries.Get(entry{origin: p.origin})
 		found = append(found, store.Located{Origin: p.origin, At: p.at, Bytes: e.bytes})
 		return true
 	})
@@ -164,10 +180,10 @@ func (v *View) ApplyTimer(r store.Committed) error {
 
 // addLocked reports whether the entry was not there yet.
 func (v *View) addLocked(e entry) bool {
-	if !v.places.insert(place{at: e.at, origin: e.origin}) || !v.entries.insert(e) {
+	if !v.places.Insert(place{at: e.at, origin: e.origin}) || !v.entries.Insert(e) {
 		return false
 	}
-	e.each(func(k Key) { v.schedule.insert(k) })
+	e.each(func(k Key) { v.schedule.Insert(k) })
 	v.topics[e.topic] += e.left()
 	return true
 }
@@ -177,13 +193,13 @@ func (v *View) addLocked(e entry) bool {
 func (v *View) ApplyCarry(index, origin uint64) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	e := v.entries.get(entry{origin: origin})
+	e := v.entries.Get(entry{origin: origin})
 	if e == nil {
 		return nil
 	}
-	v.places.remove(place{at: e.at})
+	v.places.Remove(place{at: e.at})
 	e.at = index
-	v.places.insert(place{at: index, origin: origin})
+	v.places.Insert(place{at: index, origin: origin})
 	v.changed[origin] = struct{}{}
 	return nil
 }
@@ -209,16 +225,16 @@ func (v *View) ApplyRelease(r store.Committed) error {
 // takeLocked takes a message away, and reports whether it was there, and of
 // which topic.
 func (v *View) takeLocked(at Place) (topic uint64, ok bool) {
-	e := v.entries.get(entry{origin: at.Origin})
+	e := v.entries.Get(entry{origin: at.Origin})
 	if e == nil || e.millis(at.Position) == gone {
 		return 0, false
 	}
 	topic = e.topic
-	v.schedule.remove(Key{Millis: e.millis(at.Position), Origin: at.Origin, Position: int32(at.Position)})
+	v.schedule.Remove(Key{Millis: e.millis(at.Position), Origin: at.Origin, Position: int32(at.Position)})
 	v.countLocked(topic, -1)
 	if e.take(at.Position) == 0 {
-		v.places.remove(place{at: e.at})
-		v.entries.remove(*e)
+		v.places.Remove(place{at: e.at})
+		v.entries.Remove(*e)
 	}
 	v.changed[at.Origin] = struct{}{}
 	return topic, true
@@ -249,18 +265,18 @@ func (v *View) ApplyRecall(r store.Committed) error {
 }
 
 func (v *View) rememberLocked(r recall) {
-	v.recalls.insert(r)
+	v.recalls.Insert(r)
 	v.recalled[r.place] = r.index
 }
 
 // forgetLocked forgets the recalls from before a time, and the oldest of too many.
 func (v *View) forgetLocked(millis int64) {
-	for v.recalls.n > 0 {
-		oldest := *v.recalls.first()
-		if oldest.millis >= millis && v.recalls.n <= MaxRecalls {
+	for v.recalls.Len() > 0 {
+		oldest := *v.recalls.First()
+		if oldest.millis >= millis && v.recalls.Len() <= MaxRecalls {
 			return
 		}
-		v.recalls.remove(oldest)
+		v.recalls.Remove(oldest)
 		delete(v.recalled, oldest.place)
 		v.changedRecalls[oldest.index] = struct{}{}
 	}
@@ -275,12 +291,12 @@ func (v *View) DropTopic(topic uint64) {
 		return
 	}
 	delete(v.topics, topic)
-	v.entries.removeFunc(func(e *entry) bool {
+	v.entries.RemoveFunc(func(e *entry) bool {
 		if e.topic == topic {
 			v.changed[e.origin] = struct{}{}
 		}
 		return e.topic == topic
 	})
-	v.schedule.removeFunc(func(k *Key) bool { return v.entries.get(entry{origin: k.Origin}) == nil })
-	v.places.removeFunc(func(p *place) bool { return v.entries.get(entry{origin: p.origin}) == nil })
+	v.schedule.RemoveFunc(func(k *Key) bool { return v.entries.Get(entry{origin: k.Origin}) == nil })
+	v.places.RemoveFunc(func(p *place) bool { return v.entries.Get(entry{origin: p.origin}) == nil })
 }

@@ -156,8 +156,8 @@ func TestRecallsAreForgotten(t *testing.T) {
 			t.Errorf("recall of %d is known: %v, want %v", i, ok, want)
 		}
 	}
-	if len(r) != MaxRecalls || v.recalls.n != MaxRecalls || len(v.recalled) != MaxRecalls {
-		t.Errorf("%d rows, %d and %d recalls, want %d", len(r), v.recalls.n, len(v.recalled), MaxRecalls)
+	if len(r) != MaxRecalls || v.recalls.Len() != MaxRecalls || len(v.recalled) != MaxRecalls {
+		t.Errorf("%d rows, %d and %d recalls, want %d", len(r), v.recalls.Len(), len(v.recalled), MaxRecalls)
 	}
 }
 

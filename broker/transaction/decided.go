@@ -1,5 +1,11 @@
 package transaction
 
+import (
+	"slices"
+
+	"github.com/rmqio/rmq/message"
+)
+
 // decided is the last decisions, oldest first. Each has a number; numbers are
 // consecutive.
 type decided struct {
@@ -17,6 +23,15 @@ func (d *decided) len() int { return len(d.list) - d.gone }
 func (d *decided) find(k Key) (Verdict, bool) {
 	if n, ok := d.number[k]; ok {
 		return *d.at(n), true
+	}
+	return Verdict{}, false
+}
+
+func (d *decided) findID(id message.ID) (Verdict, bool) {
+	for _, v := range slices.Backward(d.list[d.gone:]) {
+		if v.ID == id {
+			return v, true
+		}
 	}
 	return Verdict{}, false
 }

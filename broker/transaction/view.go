@@ -27,7 +27,8 @@ type View struct {
 	halves  map[uint64]*half // by origin
 	order   []uint64         // the origins, ascending, and some that are not in halves any more
 	places  places
-	open    int // messages in halves
+	open    int            // messages in halves
+	topics  map[uint64]int // how many of each
 	decided decided
 }
 
@@ -57,7 +58,7 @@ type event struct {
 
 // New returns a view without half messages.
 func New() *View {
-	return &View{changed: map[row]struct{}{}, halves: map[uint64]*half{}, decided: newDecided(MaxDecided), watch: func(Message, bool) {}}
+	return &View{changed: map[row]struct{}{}, halves: map[uint64]*half{}, topics: map[uint64]int{}, decided: newDecided(MaxDecided), watch: func(Message, bool) {}}
 }
 
 // Watch tells of each message that is open, and from then on, on the applying
@@ -94,11 +95,26 @@ func (v *View) Decided(k Key) (Verdict, bool) {
 	return v.decided.find(k)
 }
 
+// DecidedID returns the last decision that is remembered on a message by its id. It
+// looks at all of them.
+func (v *View) DecidedID(id message.ID) (Verdict, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.decided.findID(id)
+}
+
 // Pending is the number of messages that are open.
 func (v *View) Pending() int {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.open
+}
+
+// PendingOf is the number of messages of a topic that are open.
+func (v *View) PendingOf(topic uint64) int {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.topics[topic]
 }
 
 // List returns up to limit messages that are open and wanted, oldest first, from
@@ -191,6 +207,7 @@ func readHalf(r store.Committed) (*half, error) {
 func (v *View) addLocked(origin uint64, h *half) {
 	v.halves[origin] = h
 	v.open += len(h.open)
+	v.topics[h.topic] += len(h.open)
 	v.order = append(v.order, origin)
 	v.places.add(store.Located{Origin: origin, At: h.at, Bytes: h.bytes})
 }
@@ -279,6 +296,9 @@ func (v *View) removeLocked(origin uint64, h *half, at int) {
 	v.tellLocked(origin, h, at, false)
 	v.changed[row{kind: rowHalf, number: origin}] = struct{}{}
 	v.open--
+	if v.topics[h.topic]--; v.topics[h.topic] == 0 {
+		delete(v.topics, h.topic)
+	}
 	if h.open = slices.Delete(h.open, at, at+1); len(h.open) > 0 {
 		return
 	}

@@ -85,20 +85,14 @@ func (b *beats) forget(group string) {
 	b.consumers = slices.DeleteFunc(slices.Clone(b.consumers), func(s protocol.Subscription) bool { return s.Group == group })
 }
 
-func (b *beats) request(id string) *protocol.HeartbeatRequest {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return &protocol.HeartbeatRequest{
-		ClientID: id, Language: "go", Version: version(), Producers: b.producers, Consumers: b.consumers, Checkers: b.checkers,
-	}
-}
-
 // idle reports that there is nothing to say.
 func (b *beats) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.producers) == 0 && len(b.consumers) == 0
+	return b.idleLocked()
 }
+
+func (b *beats) idleLocked() bool { return len(b.producers) == 0 && len(b.consumers) == 0 }
 
 func (b *beats) topics() []string {
 	b.mu.Lock()
@@ -120,16 +114,19 @@ func (b *beats) sent() []string {
 	return brokers
 }
 
-// takeOff reports whether no heartbeat to the broker is under way; the new one
-// ends with landed.
-func (b *beats) takeOff(broker string) bool {
+// takeOff returns what a heartbeat to the broker says, unless one is under way or
+// there is nothing to say; the new one ends with landed. What it says was not
+// forgotten when it took off, so that whoever settles after that waits for it.
+func (b *beats) takeOff(broker string, id string) *protocol.HeartbeatRequest {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.flying[broker] != nil {
-		return false
+	if b.flying[broker] != nil || b.idleLocked() {
+		return nil
 	}
 	b.flying[broker] = make(chan struct{})
-	return true
+	return &protocol.HeartbeatRequest{
+		ClientID: id, Language: "go", Version: version(), Producers: b.producers, Consumers: b.consumers, Checkers: b.checkers,
+	}
 }
 
 func (b *beats) landed(broker string) {
@@ -251,12 +248,12 @@ func (c *Client) findSubscribed() {
 
 // beat sends one heartbeat to each target that has none under way.
 func (c *Client) beat() {
-	req := c.beats.request(c.id)
-	req.Incarnation = c.incarnation
 	for _, broker := range c.beatTargets() {
-		if !c.beats.takeOff(broker) {
+		req := c.beats.takeOff(broker, c.id)
+		if req == nil {
 			continue
 		}
+		req.Incarnation = c.incarnation
 		started := c.spawn(func() {
 			defer c.beats.landed(broker)
 			c.beatOne(broker, *req)

@@ -106,9 +106,32 @@ func TestCheck_GoesToAllBrokersOfTheTopics(t *testing.T) {
 	if err := c.Leave(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
-	if len(c.beatTargets()) != 0 || !c.beats.idle() || c.beats.request("").Checkers != nil {
-		t.Errorf("after the goodbye heartbeats go to %v and say %+v", c.beatTargets(), c.beats.request(""))
+	if says := c.beats.takeOff("a", ""); len(c.beatTargets()) != 0 || !c.beats.idle() || says != nil {
+		t.Errorf("after the goodbye heartbeats go to %v and say %+v", c.beatTargets(), says)
 	}
+}
+
+// What takes off after a goodbye began says nothing of what was said goodbye to, and
+// the goodbye waits for what took off before.
+func TestLeave_IsTheLastWord(t *testing.T) {
+	b := newBeats()
+	b.announce([]string{"shop"}, subscribe("g", "orders"))
+	if says := b.takeOff("a", "c"); says == nil || len(says.Producers) != 1 || len(says.Consumers) != 1 {
+		t.Fatalf("got %+v", says)
+	}
+	b.forget("")
+	if says := b.takeOff("b", "c"); says != nil {
+		t.Fatalf("after the goodbye began: %+v", says)
+	}
+	settled := make(chan struct{})
+	go func() { b.settle(t.Context()); close(settled) }()
+	select {
+	case <-settled:
+		t.Error("the goodbye overtakes a heartbeat")
+	default:
+	}
+	b.landed("a")
+	<-settled
 }
 
 func TestWatch_GoesToAllBrokersOfTheTopic(t *testing.T) {

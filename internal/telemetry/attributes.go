@@ -11,21 +11,56 @@ import (
 	"github.com/rmqio/rmq/message"
 )
 
-// mostAttributes is how many a span has at its start at most.
-const mostAttributes = 16
+// The names of operations. Those that settle messages are consumers' words.
+const (
+	createName  = "create"
+	sendName    = "send"
+	receiveName = "receive"
+	processName = "process"
+)
 
-// operation is what every span and every series has.
-func operation(topic, name string) []attribute.KeyValue {
-	kind := semconv.MessagingOperationTypeSend
-	if name == createName {
-		kind = semconv.MessagingOperationTypeCreate
+// typeOf is the conventions' type of an operation.
+func typeOf(name string) attribute.KeyValue {
+	switch name {
+	case createName:
+		return semconv.MessagingOperationTypeCreate
+	case sendName:
+		return semconv.MessagingOperationTypeSend
+	case receiveName:
+		return semconv.MessagingOperationTypeReceive
+	case processName:
+		return semconv.MessagingOperationTypeProcess
 	}
+	return semconv.MessagingOperationTypeSettle
+}
+
+// mostAttributes is how many a span has at its start at most.
+const mostAttributes = 17
+
+// operation is what every span and every series has. Without a topic there is
+// no one destination.
+func (s *scope) operation(topic, name string) []attribute.KeyValue {
 	all := make([]attribute.KeyValue, 0, mostAttributes)
-	return append(all, semconv.MessagingSystemRocketMQ, semconv.MessagingOperationName(name), kind, semconv.MessagingDestinationName(topic))
+	all = append(all, semconv.MessagingSystemRocketMQ, semconv.MessagingOperationName(name), typeOf(name))
+	if topic != "" {
+		all = append(all, semconv.MessagingDestinationName(topic))
+	}
+	if s.cfg.Group != "" {
+		all = append(all, semconv.MessagingConsumerGroupName(s.cfg.Group))
+	}
+	return all
+}
+
+// spanName is the conventions' name of a span.
+func spanName(operation, topic string) string {
+	if topic == "" {
+		return operation
+	}
+	return operation + " " + topic
 }
 
 // describe is operation and what the span of one message says of it.
-func (s *Sends) describe(m *message.Message, name string) []attribute.KeyValue {
+func (s *scope) describe(m *message.Message, name string) []attribute.KeyValue {
 	all := append(s.span(m.Topic, name),
 		semconv.MessagingMessageID(m.ID.String()), semconv.MessagingMessageBodySize(len(m.Body)), kindOf(m))
 	if m.Tag != "" {
@@ -53,8 +88,8 @@ func (s *Sends) describe(m *message.Message, name string) []attribute.KeyValue {
 
 // span is operation and what else every span has. The conventions require a
 // namespace; there is none here, which is RocketMQ's empty one.
-func (s *Sends) span(topic, name string) []attribute.KeyValue {
-	return append(operation(topic, name), semconv.MessagingRocketMQNamespace(""), semconv.MessagingClientID(s.cfg.ClientID))
+func (s *scope) span(topic, name string) []attribute.KeyValue {
+	return append(s.operation(topic, name), semconv.MessagingRocketMQNamespace(""), semconv.MessagingClientID(s.cfg.ClientID))
 }
 
 // kindOf is one of the conventions' kinds, or our own word for priorities.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"maps"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rmqio/rmq/message"
@@ -47,4 +49,13 @@ func linkTo(ctx context.Context, m *message.Message) []trace.Link {
 		return nil
 	}
 	return []trace.Link{link}
+}
+
+// namedLinkTo is linkTo that says which of several messages it is for.
+func namedLinkTo(ctx context.Context, m *message.Message) []trace.Link {
+	links := linkTo(ctx, m)
+	for i := range links {
+		links[i].Attributes = []attribute.KeyValue{semconv.MessagingMessageID(m.ID.String())}
+	}
+	return links
 }

@@ -2,17 +2,49 @@ package telemetry
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/semconv/v1.43.0/messagingconv"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rmqio/rmq/message"
 )
+
+// Sends observes what one producer sends. It is safe for concurrent use.
+type Sends struct {
+	scope
+	sent     messagingconv.ClientSentMessages
+	duration messagingconv.ClientOperationDuration
+}
+
+// NewSends prepares instruments; the error is that of the meter.
+func NewSends(cfg Config) (_ *Sends, err error) {
+	s := &Sends{}
+	meter := s.open(cfg)
+	if s.sent, err = messagingconv.NewClientSentMessages(meter); err != nil {
+		return nil, fmt.Errorf("telemetry: %w", err)
+	}
+	if s.duration, err = messagingconv.NewClientOperationDuration(meter, metric.WithExplicitBucketBoundaries(buckets()...)); err != nil {
+		return nil, fmt.Errorf("telemetry: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Sends) metering(ctx context.Context) bool {
+	return s.sent.Enabled(ctx) || s.duration.Enabled(ctx)
+}
+
+// Idle reports whether Begin and BeginBatch would do nothing.
+func (s *Sends) Idle(ctx context.Context) bool {
+	return !s.tracing() && !s.metering(ctx) && !trace.SpanContextFromContext(ctx).IsValid()
+}
 
 // Send is one call that sends, on its way. Nil means that nobody listens.
 type Send struct {
@@ -66,10 +98,7 @@ func (s *Sends) BeginBatch(ctx context.Context, ms []*message.Message) ([]*messa
 			continue
 		}
 		sent[i] = s.create(ctx, s.named(m))
-		for _, l := range linkTo(ctx, sent[i]) {
-			l.Attributes = []attribute.KeyValue{semconv.MessagingMessageID(sent[i].ID.String())}
-			links = append(links, l)
-		}
+		links = append(links, namedLinkTo(ctx, sent[i])...)
 	}
 	if tracing {
 		x.start(trace.SpanKindClient, links, append(s.span(x.topic, sendName), semconv.MessagingBatchMessageCount(len(ms))))
@@ -122,7 +151,7 @@ func (x *Send) End(outcomes ...Outcome) {
 	}
 	now, o := x.sends.cfg.Now(), summary(outcomes)
 	if x.sends.metering(x.ctx) {
-		x.count(outcomes, x.sends.set(series{x.topic, o.Server, o.Failure}), now.Sub(x.begun))
+		x.count(outcomes, x.sends.set(series{sendName, x.topic, o.Server, o.Failure}), now.Sub(x.begun))
 	}
 	if x.span != nil {
 		x.finish(o, len(outcomes) == 1)
@@ -140,7 +169,7 @@ func (x *Send) count(outcomes []Outcome, of attribute.Set, took time.Duration) {
 	}
 	numbers := map[series]int64{}
 	for _, o := range outcomes {
-		numbers[series{x.topic, o.Server, o.Failure}]++
+		numbers[series{sendName, x.topic, o.Server, o.Failure}]++
 	}
 	for of, n := range numbers {
 		x.sends.sent.AddSet(x.ctx, n, x.sends.set(of))

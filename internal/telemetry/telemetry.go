@@ -9,8 +9,6 @@
 package telemetry
 
 import (
-	"context"
-	"fmt"
 	"reflect"
 	"sync"
 	"time"
@@ -19,16 +17,10 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
-	"go.opentelemetry.io/otel/semconv/v1.43.0/messagingconv"
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/rmqio/rmq/message"
-)
-
-const (
-	sendName   = "send"
-	createName = "create"
 )
 
 // Config says who is observed and who hears of it.
@@ -36,7 +28,13 @@ type Config struct {
 	// Scope names the library: the import path of the package that is observed.
 	Scope    string
 	ClientID string
+	// Group is the consumer group; empty: there is none.
+	Group string
+	// Address says where a broker is, as host:port; empty: it is not known. Receives
+	// needs it.
+	Address func(broker string) string
 	// NextID gives an id to a message that has none, so that its span can name it.
+	// Sends needs it.
 	NextID func() message.ID
 	// TracerProvider and MeterProvider are the global ones when nil, also when the
 	// program sets those later.
@@ -46,24 +44,22 @@ type Config struct {
 	Now func() time.Time
 }
 
-// Sends observes what one producer sends. It is safe for concurrent use.
-type Sends struct {
-	cfg      Config
-	tracer   trace.Tracer         // nil: nobody wants spans
-	unset    trace.TracerProvider // nobody wants spans while it is the global one
-	sent     messagingconv.ClientSentMessages
-	duration messagingconv.ClientOperationDuration
+// scope is what is observed of one client: who it is, and who hears of it.
+type scope struct {
+	cfg    Config
+	tracer trace.Tracer         // nil: nobody wants spans
+	unset  trace.TracerProvider // nobody wants spans while it is the global one
 
 	mu   sync.RWMutex
-	sets map[series]attribute.Set // one for each topic, broker and failure
+	sets map[series]attribute.Set // one for each operation, topic, broker and failure
 }
 
-// NewSends prepares instruments; the error is that of the meter.
-func NewSends(cfg Config) (*Sends, error) {
+// open sets the scope up and returns its meter.
+func (s *scope) open(cfg Config) metric.Meter {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Sends{cfg: cfg, sets: map[series]attribute.Set{}}
+	s.cfg, s.sets = cfg, map[series]attribute.Set{}
 	tp, mp := cfg.TracerProvider, cfg.MeterProvider
 	if tp == nil {
 		tp = otel.GetTracerProvider()
@@ -75,15 +71,7 @@ func NewSends(cfg Config) (*Sends, error) {
 	if _, silent := tp.(tracenoop.TracerProvider); !silent {
 		s.tracer = tp.Tracer(cfg.Scope, trace.WithSchemaURL(semconv.SchemaURL))
 	}
-	meter := mp.Meter(cfg.Scope, metric.WithSchemaURL(semconv.SchemaURL))
-	var err error
-	if s.sent, err = messagingconv.NewClientSentMessages(meter); err != nil {
-		return nil, fmt.Errorf("telemetry: %w", err)
-	}
-	if s.duration, err = messagingconv.NewClientOperationDuration(meter, metric.WithExplicitBucketBoundaries(buckets()...)); err != nil {
-		return nil, fmt.Errorf("telemetry: %w", err)
-	}
-	return s, nil
+	return mp.Meter(cfg.Scope, metric.WithSchemaURL(semconv.SchemaURL))
 }
 
 // buckets are those of the conventions in seconds, and finer ones below: a broker
@@ -105,30 +93,21 @@ func ifUnset(tp trace.TracerProvider) trace.TracerProvider {
 
 // tracing reports whether somebody may want spans. A tracer of the stand-in hands
 // over to the provider that was set meanwhile.
-func (s *Sends) tracing() bool {
+func (s *scope) tracing() bool {
 	return s.tracer != nil && (s.unset == nil || otel.GetTracerProvider() != s.unset)
 }
 
-func (s *Sends) metering(ctx context.Context) bool {
-	return s.sent.Enabled(ctx) || s.duration.Enabled(ctx)
-}
+// series is what the metrics of an operation are told apart by.
+type series struct{ operation, topic, server, failure string }
 
-// Idle reports whether Begin and BeginBatch would do nothing.
-func (s *Sends) Idle(ctx context.Context) bool {
-	return !s.tracing() && !s.metering(ctx) && !trace.SpanContextFromContext(ctx).IsValid()
-}
-
-// series is what the metrics of a send are told apart by.
-type series struct{ topic, server, failure string }
-
-func (s *Sends) set(of series) attribute.Set {
+func (s *scope) set(of series) attribute.Set {
 	s.mu.RLock()
 	set, known := s.sets[of]
 	s.mu.RUnlock()
 	if known {
 		return set
 	}
-	set = attribute.NewSet(append(operation(of.topic, sendName), outcome(of.server, of.failure)...)...)
+	set = attribute.NewSet(append(s.operation(of.topic, of.operation), outcome(of.server, of.failure)...)...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sets[of] = set

@@ -64,8 +64,12 @@ func (p *places) take() int64 {
 type Glance struct {
 	flags  byte
 	fields []byte // of the head, from the born time on
+	size   int
 	failed bool
 }
+
+// Size is how many bytes the message has in the batch, but for their lengths.
+func (g *Glance) Size() int { return g.size }
 
 // look reads a head as far as its id, which follows the one before.
 func (g *Glance) look(head []byte, id *idHalves) {
@@ -91,6 +95,26 @@ func (g *Glance) Tag() []byte {
 	tag := r.bytes()
 	g.failed = g.failed || r.failed
 	return tag
+}
+
+// Group is the message's group, nil when it has none; it shares the batch's memory.
+func (g *Glance) Group() []byte {
+	if g.flags&hasGroup == 0 {
+		return nil
+	}
+	r := reader{b: g.fields}
+	r.varint()
+	if g.flags&hasTag != 0 {
+		r.bytes()
+	}
+	if g.flags&hasKeys != 0 {
+		for n := r.count(); n > 0; n-- {
+			r.bytes()
+		}
+	}
+	group := r.bytes()
+	g.failed = g.failed || r.failed
+	return group
 }
 
 // Property returns a property, or the tag as TAGS, or the keys, with a space
@@ -220,6 +244,7 @@ func pick(some []picked, b []byte, want func(*Glance) bool) ([]picked, Header, e
 			return nil, h, fmt.Errorf("message %d of %d: %w", i, h.Count, err)
 		}
 		g.look(head, &id)
+		g.size = len(head) + len(body)
 		if want(&g) {
 			some = append(some, picked{i, id, g.flags, g.fields, body})
 		}

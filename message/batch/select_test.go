@@ -133,12 +133,18 @@ func TestGlance_IsTheMessage(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ms := drawMessages("orders").Draw(t, "messages")
 		b := build("orders", 3, ms...)
-		i := 0
+		i, size := 0, 0
 		n, err := Count(b, 0, len(ms), func(g *Glance) bool {
 			m := ms[i]
 			i++
 			if string(g.Tag()) != m.Tag {
 				t.Fatalf("message %d: tag %q, want %q", i, g.Tag(), m.Tag)
+			}
+			if string(g.Group()) != m.Group {
+				t.Fatalf("message %d: group %q, want %q", i, g.Group(), m.Group)
+			}
+			if size += g.Size(); g.Size() <= len(m.Body) || size > len(b)-fixedBytes {
+				t.Fatalf("message %d: %d bytes, with those before %d of %d", i, g.Size(), size, len(b))
 			}
 			sees(t, g, "TAGS", m.Tag, m.Tag != "")
 			sees(t, g, "KEYS", strings.Join(m.Keys, " "), len(m.Keys) > 0)

@@ -39,6 +39,9 @@ func (s spec) topicNames() []string {
 }
 
 func (s spec) messages() []*message.Message {
+	if s.Rare {
+		return s.rare()
+	}
 	var ms []*message.Message
 	body := s.body()
 	for _, t := range s.topicNames() {

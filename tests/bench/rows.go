@@ -27,7 +27,7 @@ const (
 func (b *bench) scenarios() []scenario {
 	return []scenario{
 		b.sameAgain(), b.produceLarge(), b.produceSmall(), b.oneCaller(), b.manyCallers(),
-		b.consume(1024, 1.5, 2.5), b.consume(128, 4, 8), b.consumeCold(), b.produceWhileConsumed(),
+		b.consume(1024, 1.5, 2.5), b.consume(128, 4, 8), b.consumeCold(), b.produceWhileConsumed(), b.ways(),
 		b.storeAlone(), b.manyTopics(), b.bytesWritten(1024, 1.4, 1.15), b.bytesWritten(128, 2.2, 1.7), b.endToEnd(),
 	}
 }

@@ -38,6 +38,9 @@ type spec struct {
 	Group   string `json:"group,omitempty"`
 	Latest  bool   `json:"latest,omitempty"` // consume what comes, not what is there
 	Ack     bool   `json:"ack,omitempty"`
+	Way     string `json:"way,omitempty"`  // to consume
+	Tag     string `json:"tag,omitempty"`  // to consume
+	Rare    bool   `json:"rare,omitempty"` // send some messages with rareTag
 
 	// What is measured begins after Warmup, or with FromFirst at the last look
 	// before the first message, and ends after Time or Count messages.
@@ -66,7 +69,7 @@ func (o outcome) rate() float64 {
 
 // loads are the roles that measure and end.
 var loads = map[string]func(context.Context, spec) (outcome, error){
-	"rmq-produce": produceRMQ, "rmq-sync": syncRMQ, "rmq-single": singleRMQ, "rmq-consume": consumeRMQ,
+	"rmq-produce": produceRMQ, "rmq-sync": syncRMQ, "rmq-single": singleRMQ, "rmq-consume": consumeRMQ, "rmq-way": consumeWay,
 	"js-produce": produceJetStream, "js-sync": syncJetStream, "js-atomic": atomicJetStream, "js-fast": fastJetStream,
 	"js-fetch": fetchJetStream, "js-consume": consumeJetStream,
 	"echo": echo, "store": appendToStore, "chunks": commitChunks, "read": readFiles, "sync-probe": probeSync, "sync-rate": rateSync,

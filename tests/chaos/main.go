@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rmqio/rmq/tests/churn"
 	"github.com/rmqio/rmq/tests/crash"
 )
 
@@ -54,11 +55,13 @@ func suites() []suite {
 		{"damage", 300, []need{server}, damage},
 		{"kill", 100, []need{server}, kill},
 		{"blackout", 50, []need{root, mkfs, server}, blackout},
+		{"churn", 3, []need{server}, membersChurn},
 	}
 }
 
 func main() {
 	crash.Main()
+	churn.Main()
 	var cfg config
 	var names []string
 	for _, s := range suites() {

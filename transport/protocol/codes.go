@@ -38,6 +38,14 @@ const (
 	RecallMessage     Code = 370
 )
 
+// Requests to brokers whose numbers in RocketMQ (POP_MESSAGE 200050, ACK_MESSAGE
+// 200051, CHANGE_MESSAGE_INVISIBLETIME 200053) do not fit into a frame.
+const (
+	PopMessage      Code = 2050
+	AckMessage      Code = 2051
+	ChangeInvisible Code = 2053
+)
+
 // Requests to brokers that RocketMQ does not have.
 const (
 	ListDelayed      Code = 3101
@@ -46,6 +54,7 @@ const (
 	ListQuotas       Code = 3104
 	ListClients      Code = 3105
 	ResendDeadLetter Code = 3106
+	TraceMessage     Code = 3107
 )
 
 // Requests to name servers.
@@ -86,7 +95,8 @@ var codeNames = map[Code]string{
 	EndTransaction: "END_TRANSACTION", CheckTransactions: "CHECK_TRANSACTIONS", SendReply: "SEND_REPLY",
 	RecallMessage: "RECALL_MESSAGE", ListDelayed: "LIST_DELAYED", ListTransactions: "LIST_TRANSACTIONS",
 	PutQuota: "PUT_QUOTA", ListQuotas: "LIST_QUOTAS", CloneOffsets: "CLONE_OFFSETS", ListClients: "LIST_CLIENTS",
-	SendBack: "CONSUMER_SEND_MSG_BACK", ResendDeadLetter: "RESEND_DEAD_LETTER",
+	PopMessage: "POP_MESSAGE", AckMessage: "ACK_MESSAGE", ChangeInvisible: "CHANGE_MESSAGE_INVISIBLETIME",
+	SendBack: "CONSUMER_SEND_MSG_BACK", ResendDeadLetter: "RESEND_DEAD_LETTER", TraceMessage: "TRACE_MESSAGE",
 	CheckTransaction: "CHECK_TRANSACTION", PushReply: "PUSH_REPLY",
 	BrokerHeartbeat: "BROKER_HEARTBEAT", MembersChanged: "MEMBERS_CHANGED", RouteChanged: "ROUTE_CHANGED",
 }

@@ -91,6 +91,18 @@ type ListTopicsResponse struct {
 type TopicStatus struct {
 	TopicConfig
 	Queues []QueueStatus `json:"queues,omitempty"`
+	// Traffic is set with the queues.
+	Traffic *TopicTraffic `json:"traffic,omitempty"`
+}
+
+// TopicTraffic counts what was stored in a topic since the broker started, and what
+// was given out of it, once for each group that it was given to. Bytes are those of
+// batches as they are stored.
+type TopicTraffic struct {
+	InMessages  int64 `json:"inMessages"`
+	InBytes     int64 `json:"inBytes"`
+	OutMessages int64 `json:"outMessages"`
+	OutBytes    int64 `json:"outBytes"`
 }
 
 // QueueStatus is where one queue begins and ends.
@@ -101,6 +113,9 @@ type QueueStatus struct {
 	End int64 `json:"end"`
 	// LastStoreMillis is when the last message was stored; 0 for an empty queue.
 	LastStoreMillis int64 `json:"lastStoreMillis"`
+	// FirstStoreMillis is when the first one that is there was; 0 also when damage
+	// keeps that from being known.
+	FirstStoreMillis int64 `json:"firstStoreMillis"`
 }
 
 // GroupConfig is a consumer group on one broker.
@@ -125,12 +140,24 @@ type PutGroupRequest struct {
 
 func (*PutGroupRequest) RequestCode() Code { return PutGroup }
 
-// DeleteGroupRequest removes a group and its offsets; Conflict while it has members.
+// DeleteGroupRequest removes a group with its offsets, its subscription, and what
+// waits for its retry; Conflict while it has members. Dead letters stay.
 type DeleteGroupRequest struct {
 	Group string `json:"group"`
+	// WithDeadLetters removes the dead letters, too.
+	WithDeadLetters bool `json:"withDeadLetters,omitempty"`
+	DryRun          bool `json:"dryRun,omitempty"`
 }
 
 func (*DeleteGroupRequest) RequestCode() Code { return DeleteGroup }
+
+// DeleteGroupResponse says what went with the group or, with DryRun, would go.
+type DeleteGroupResponse struct {
+	// Retries is how many messages failed and were to be delivered again.
+	Retries int64 `json:"retries"`
+	// DeadLetters is how many there are or, with WithDeadLetters, were.
+	DeadLetters int64 `json:"deadLetters"`
+}
 
 // ListGroupsRequest asks a broker for its groups, or for one.
 type ListGroupsRequest struct {
@@ -165,12 +192,28 @@ type GroupOffset struct {
 	End       int64 `json:"end"`
 	// Lag is how many messages there are to consume. Without a committed offset
 	// they count from where the members begin, and all of them while there is no
-	// member.
+	// member. With a filter those count that it lets through.
 	Lag int64 `json:"lag"`
-	// LagMillis is the age of the oldest of them; 0 when there is none.
+	// LagMillis is the age of the oldest of them in the queue; 0 when there is none.
 	LagMillis int64 `json:"lagMillis"`
 	// Owner is the client that holds the queue's lease, if any.
 	Owner string `json:"owner,omitempty"`
+	// InFlight and Ready are of Lag, where the group pops: how many are handed out and
+	// not acknowledged, and how many can be handed out now. The others wait for earlier
+	// messages of their message groups.
+	InFlight int64 `json:"inFlight,omitempty"`
+	Ready    int64 `json:"ready,omitempty"`
+	// Retrying is how many of them failed and wait for their time; only in the
+	// group's retry topic.
+	Retrying int64 `json:"retrying,omitempty"`
+	// Filtered says that the group reads the topic with a filter, its members' or
+	// while it has none the last that they had. FilterUnknown says that nobody knows
+	// whether it does: all messages count.
+	Filtered      bool `json:"filtered,omitempty"`
+	FilterUnknown bool `json:"filterUnknown,omitempty"`
+	// AtLeast says that not all could be looked at: Lag is at least this, LagMillis
+	// at most. Who asks again is told more.
+	AtLeast bool `json:"atLeast,omitempty"`
 }
 
 // HeartbeatRequest opens or renews a client's session at a broker.
@@ -204,6 +247,14 @@ type Subscription struct {
 	// Start is where the member begins. Members may differ in it. None: nobody but
 	// the member knows.
 	Start *Start `json:"start,omitempty"`
+	// Broadcast is set by a member that reads all queues, not a share of them, and
+	// keeps its offsets elsewhere. All members of a group do, or none; else Conflict.
+	Broadcast bool `json:"broadcast,omitempty"`
+	// Suspended and RatePerHour are for people: whether the member has stopped handing
+	// out messages, of some queues at least, and to how many an hour it has bound
+	// itself; 0: as fast as they come.
+	Suspended   bool  `json:"suspended,omitempty"`
+	RatePerHour int64 `json:"ratePerHour,omitempty"`
 }
 
 func (*HeartbeatRequest) RequestCode() Code { return Heartbeat }
@@ -241,6 +292,8 @@ type Member struct {
 	ClientID string   `json:"clientId"`
 	Version  string   `json:"version"`
 	Topics   []string `json:"topics"`
+	// Broadcast is as in Subscription.
+	Broadcast bool `json:"broadcast,omitempty"`
 }
 
 // SyncLeasesRequest says which queues of a topic a member wants to own on this

@@ -138,6 +138,13 @@ var decoders = map[string]func() encoding.BinaryUnmarshaler{
 	"PullRequest":  func() encoding.BinaryUnmarshaler { return new(PullRequest) },
 	"PullResponse": func() encoding.BinaryUnmarshaler { return new(PullResponse) },
 
+	"PopRequest":  func() encoding.BinaryUnmarshaler { return new(PopRequest) },
+	"PopResponse": func() encoding.BinaryUnmarshaler { return new(PopResponse) },
+	"AckRequest":  func() encoding.BinaryUnmarshaler { return new(AckRequest) },
+	"AckResponse": func() encoding.BinaryUnmarshaler { return new(AckResponse) },
+
+	"ChangeInvisibleRequest": func() encoding.BinaryUnmarshaler { return new(ChangeInvisibleRequest) },
+
 	"QueryMessagesResponse": func() encoding.BinaryUnmarshaler { return new(QueryMessagesResponse) },
 	"CheckTransactionEvent": func() encoding.BinaryUnmarshaler { return new(CheckTransactionEvent) },
 	"SendReplyRequest":      func() encoding.BinaryUnmarshaler { return new(SendReplyRequest) },
@@ -148,10 +155,13 @@ func samples() map[string]encoding.BinaryAppender {
 	return map[string]encoding.BinaryAppender{
 		"SendRequest": sampleSendRequest(), "SendResponse": sampleSendResponse(),
 		"PullRequest": samplePullRequest(), "PullResponse": samplePullResponse(),
-		"QueryMessagesResponse": sampleQueryMessagesResponse(),
-		"CheckTransactionEvent": sampleCheckTransactionEvent(),
-		"SendReplyRequest":      &SendReplyRequest{ClientID: "host@1#a", Batch: []byte("batch")},
-		"PushReplyRequest":      &PushReplyRequest{Batch: []byte("batch")},
+		"PopRequest": samplePopRequest(), "PopResponse": samplePopResponse(),
+		"AckRequest": sampleAckRequest(), "AckResponse": sampleAckResponse(),
+		"ChangeInvisibleRequest": &ChangeInvisibleRequest{AckRequest: *sampleAckRequest(), InvisibleMillis: 30_000},
+		"QueryMessagesResponse":  sampleQueryMessagesResponse(),
+		"CheckTransactionEvent":  sampleCheckTransactionEvent(),
+		"SendReplyRequest":       &SendReplyRequest{ClientID: "host@1#a", Batch: []byte("batch")},
+		"PushReplyRequest":       &PushReplyRequest{Batch: []byte("batch")},
 	}
 }
 
@@ -193,6 +203,10 @@ func TestBinaryPayloads_FalseCountsAllocateNothingLarge(t *testing.T) {
 		{"SendResponse", nil}, {"PullRequest", []byte{0, 2, 0}}, {"PullRequest", []byte{0, 2, 0, 0, 0}}, {"PullResponse", nil},
 		{"PullResponse", []byte{1, 0, 0, 0, 0, 0}}, {"QueryMessagesResponse", []byte{0}}, {"QueryMessagesResponse", []byte{0, 0}},
 		{"SendRequest", nil}, {"SendRequest", []byte{0}}, {"SendReplyRequest", nil},
+		{"PopRequest", []byte{0, 60, 2, 2}}, {"PopRequest", []byte{0, 60, 2, 2, 0, 0}}, {"PopRequest", []byte{0, 60, 2, 2, 0, 0, 0}},
+		{"PopResponse", nil}, {"PopResponse", []byte{1, 0, 0, 0, 0, 0}}, {"PopResponse", []byte{1, 0, 0, 0, 0, 0, 0}},
+		{"AckRequest", []byte{0, 0}}, {"AckRequest", []byte{0, 0, 1, 0, 0, 0}}, {"AckResponse", nil}, {"AckResponse", []byte{1, 0, 0}},
+		{"ChangeInvisibleRequest", []byte{60, 0, 0}},
 		{"CheckTransactionEvent", nil}, {"CheckTransactionEvent", []byte{0}},
 		{"CheckTransactionEvent", []byte{0, 0, 1, 0}}, {"CheckTransactionEvent", []byte{0, 0, 1, 0, 0}},
 	} {

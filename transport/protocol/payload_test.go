@@ -24,6 +24,9 @@ const toClients Class = "reply"
 var exchanges = []exchange{
 	{ClassSend, new(SendRequest), new(SendResponse)},
 	{ClassPull, new(PullRequest), new(PullResponse)},
+	{ClassPull, new(PopRequest), new(PopResponse)},
+	{ClassClient, new(AckRequest), new(AckResponse)},
+	{ClassClient, new(ChangeInvisibleRequest), new(AckResponse)},
 	{ClassClient, new(HeartbeatRequest), new(HeartbeatResponse)},
 	{ClassClient, new(LeaveGroupRequest), new(Empty)},
 	{ClassClient, new(ListMembersRequest), new(ListMembersResponse)},
@@ -37,11 +40,12 @@ var exchanges = []exchange{
 	{ClassClient, new(SendReplyRequest), new(Empty)},
 	{toClients, new(PushReplyRequest), new(Empty)},
 	{ClassAdmin, new(QueryMessagesRequest), new(QueryMessagesResponse)},
+	{ClassAdmin, new(TraceMessageRequest), new(TraceMessageResponse)},
 	{ClassAdmin, new(PutTopicRequest), new(PutTopicResponse)},
 	{ClassAdmin, new(DeleteTopicRequest), new(Empty)},
 	{ClassAdmin, new(ListTopicsRequest), new(ListTopicsResponse)},
 	{ClassAdmin, new(PutGroupRequest), new(Empty)},
-	{ClassAdmin, new(DeleteGroupRequest), new(Empty)},
+	{ClassAdmin, new(DeleteGroupRequest), new(DeleteGroupResponse)},
 	{ClassAdmin, new(ListGroupsRequest), new(ListGroupsResponse)},
 	{ClassAdmin, new(ResetOffsetsRequest), new(ResetOffsetsResponse)},
 	{ClassAdmin, new(CloneOffsetsRequest), new(CloneOffsetsResponse)},
@@ -137,7 +141,8 @@ func TestCodes(t *testing.T) {
 		106: "QUERY_CLUSTER", 200: "PUT_GROUP", 201: "LIST_GROUPS", 206: "QUERY_TOPICS", 207: "DELETE_GROUP",
 		215: "DELETE_TOPIC", 222: "RESET_OFFSETS", 314: "CLONE_OFFSETS", 323: "CHECK_TRANSACTIONS", 325: "SEND_REPLY", 326: "PUSH_REPLY",
 		370: "RECALL_MESSAGE", 904: "BROKER_HEARTBEAT", 2001: "ROUTE_CHANGED", 3101: "LIST_DELAYED",
-		3102: "LIST_TRANSACTIONS", 3103: "PUT_QUOTA", 3104: "LIST_QUOTAS", 3105: "LIST_CLIENTS", 3106: "RESEND_DEAD_LETTER",
+		2050: "POP_MESSAGE", 2051: "ACK_MESSAGE", 2053: "CHANGE_MESSAGE_INVISIBLETIME",
+		3102: "LIST_TRANSACTIONS", 3103: "PUT_QUOTA", 3104: "LIST_QUOTAS", 3105: "LIST_CLIENTS", 3106: "RESEND_DEAD_LETTER", 3107: "TRACE_MESSAGE",
 	}
 	if !reflect.DeepEqual(codeNames, numbers) {
 		t.Errorf("numbers and names of codes are for ever; got %v", codeNames)

@@ -1,5 +1,7 @@
 package protocol
 
+import "time"
+
 // The payloads in this file are JSON.
 
 // NoRetry as GroupConfig.RetryMax makes a message a dead letter when it fails first.
@@ -13,6 +15,52 @@ type RetryPolicy struct {
 	// RetryExponential; 0: 5 s and 2 h.
 	FirstMillis int64 `json:"firstMillis,omitempty"`
 	MaxMillis   int64 `json:"maxMillis,omitempty"`
+}
+
+// Defaults of a RetryExponential.
+const (
+	DefaultRetryFirst = 5 * time.Second
+	DefaultRetryMost  = 2 * time.Hour
+)
+
+// retryTable is RocketMQ's: the delay levels from the third on.
+func retryTable() [16]time.Duration {
+	return [...]time.Duration{
+		10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 3 * time.Minute, 4 * time.Minute, 5 * time.Minute, 6 * time.Minute,
+		7 * time.Minute, 8 * time.Minute, 9 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour,
+	}
+}
+
+// Delay is the time from a message's failing for the n-th time, from 1, to its next
+// delivery.
+func (p RetryPolicy) Delay(n int) time.Duration {
+	n = max(n, 1)
+	if p.Kind != RetryExponential {
+		table := retryTable()
+		return table[min(n, len(table))-1]
+	}
+	first, most := p.Bounds()
+	for d := first; ; d *= 2 {
+		if n--; n == 0 {
+			return d
+		}
+		if d > most/2 {
+			return most
+		}
+	}
+}
+
+// Bounds are the first and the longest delay of a RetryExponential.
+func (p RetryPolicy) Bounds() (first, most time.Duration) {
+	most = DefaultRetryMost
+	if p.MaxMillis != 0 {
+		most = time.Duration(p.MaxMillis) * time.Millisecond
+	}
+	first = min(DefaultRetryFirst, most)
+	if p.FirstMillis != 0 {
+		first = time.Duration(p.FirstMillis) * time.Millisecond
+	}
+	return first, most
 }
 
 // RetryKind is the kind of a RetryPolicy.

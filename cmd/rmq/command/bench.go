@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,6 +59,8 @@ type benchFlags struct {
 	from     string
 	idle     time.Duration
 	delay    time.Duration
+	mode     string // of benchSub
+	tag      string
 }
 
 func (a *app) benchCommand() *cobra.Command {
@@ -79,6 +82,7 @@ waiting is not left out when the server is slow.
   rmq bench pub --rate 20000 -o json`)
 	f.declareSending(c)
 	c.Flags().IntVar(&f.topics, "topics", 1, "send to `N` topics in turn, TOPIC-0 and so on")
+	c.Flags().StringVar(&f.tag, "tag", "", "`TAG` of the messages")
 	return c
 }
 
@@ -88,9 +92,18 @@ func (a *app) benchSubCommand() *cobra.Command {
 that commits its offsets. Time runs from the first message to the last; latency is
 from storing to receiving, by the clocks of both machines, to the millisecond.
 
+  --mode pull     ask for messages, commit offsets now and then (the default)
+  --mode push     a handler is called with each message, many at once
+  --mode orderly  the same, the messages of a queue one after another
+  --mode pop      members share messages, and acknowledge each batch
+
   rmq bench sub --count 1000000
+  rmq bench sub --mode push --clients 2 --count 1000000
+  rmq bench sub --tag paid --count 10000
   rmq bench sub --from latest --duration 30s --clients 4`)
-	c.Flags().IntVar(&f.batch, "batch", benchPoll, "take up to `N` messages at once")
+	c.Flags().IntVar(&f.batch, "batch", benchPoll, "with pull and pop, take up to `N` messages at once (pop: 1024 at most)")
+	c.Flags().StringVar(&f.mode, "mode", benchPull, "`HOW` to consume: pull, push, orderly or pop")
+	c.Flags().StringVar(&f.tag, "tag", "", "only messages with one of these tags: `EXPR` is 'a || b'")
 	c.Flags().StringVarP(&f.group, "group", "g", "", "consumer `GROUP` to be a member of (default: a new one, deleted at the end)")
 	c.Flags().StringVar(&f.from, "from", "earliest", "`WHERE` to begin when the group never committed: earliest, latest, -10m (ago), a time (RFC 3339) or an offset")
 	c.Flags().DurationVar(&f.warmup, "warmup", 0, "do not count what comes in this time after the first message")
@@ -186,7 +199,18 @@ func (f *benchFlags) check(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("count") && f.count < 1 {
 		return usagef("--count %d: want at least 1", f.count)
 	}
-	return errors.Join(f.checkTimes(), f.checkSize(), message.CheckTopic(f.topic))
+	return errors.Join(f.checkTimes(), f.checkSize(), f.checkWay(), message.CheckTopic(f.topic))
+}
+
+// checkWay looks at how and what `bench sub` consumes.
+func (f *benchFlags) checkWay() error {
+	if f.verb != benchSub {
+		return nil
+	}
+	if !slices.Contains(benchModes, f.mode) {
+		return usagef("--mode %s: want one of %s", f.mode, strings.Join(benchModes, ", "))
+	}
+	return subFlags{tag: f.tag}.checkFilter()
 }
 
 func (f *benchFlags) checkTimes() error {

@@ -39,6 +39,8 @@ func TestBench_MistakesExitWithTwo(t *testing.T) {
 		{"bench pub --duration 0s", "--duration 0s"},
 		{"bench pub --warmup -1s", "--warmup -1s"},
 		{"bench sub --idle-timeout 0s", "--idle-timeout 0s"},
+		{"bench sub --mode fetch", "--mode fetch: want one of pull, push, orderly, pop"},
+		{"bench sub --tag ||", "--tag"},
 		{"bench pub --count 1 --duration 1s", "--count and --duration exclude one another"},
 		{"bench pub --async --sync", "--async and --sync exclude one another"},
 		{"bench pub --sync --window 2", "--sync and --window exclude one another"},
@@ -93,6 +95,12 @@ func TestBench_CountsEachMessageOnce(t *testing.T) {
 	const sent = 10 * 500
 	if r := c.benchmarked("sub --count 5000 --clients 2"); r.Messages != sent || r.Errors != 0 {
 		t.Errorf("got %+v", r)
+	}
+	for _, mode := range benchModes {
+		r := c.benchmarked("sub --idle-timeout 1s --duration 1h --clients 2 --mode " + mode)
+		if r.Messages != sent || r.Errors != 0 || r.Settings.Mode != mode {
+			t.Errorf("--mode %s: got %+v", mode, r)
+		}
 	}
 	for _, line := range []string{"e2e", "e2e --clients 2 --rate 50000", "e2e --batch 5", "delay --delay 20ms", "tx", "tx --sync --clients 2"} {
 		checkBench(t, line, c.benchmarked(line+each), 500)
@@ -158,6 +166,21 @@ func TestBench_SubEndsWhenNothingComes(t *testing.T) {
 	c.ok("bench sub --group mine --count 10")
 	if out := c.ok("group list -o name"); out != "mine\n" {
 		t.Errorf("the group that was named: %q", out)
+	}
+}
+
+// Each way ends at the count, and gets the messages with the tag alone.
+func TestBench_SubFiltered(t *testing.T) {
+	c := newCLI(t)
+	c.ok("bench pub --count 300 --warmup 0s")
+	c.ok("bench pub --count 200 --warmup 0s --tag paid")
+	for _, mode := range benchModes {
+		if r := c.benchmarked("sub --idle-timeout 1s --duration 1h --tag paid --mode " + mode); r.Messages != 200 || r.Errors != 0 {
+			t.Errorf("--mode %s --tag paid: got %+v", mode, r)
+		}
+		if r := c.benchmarked("sub --count 100 --mode " + mode); r.Messages < 100 || r.Errors != 0 {
+			t.Errorf("--mode %s --count 100: got %+v", mode, r)
+		}
 	}
 }
 

@@ -184,7 +184,7 @@ func (f *benchFlags) settings() benchSettings {
 	}
 	switch {
 	case f.verb == benchSub:
-		s.Mode = "poll"
+		s.Mode = f.mode
 	case f.sync:
 		s.Mode, s.Window = "sync", f.batch
 	}

@@ -15,7 +15,7 @@ func (b *benchmark) pub(ctx context.Context) error {
 	body := benchBody(int(b.flags.size))
 	var messages []*message.Message
 	for _, name := range b.topics() {
-		messages = append(messages, &message.Message{Topic: name, Body: body})
+		messages = append(messages, &message.Message{Topic: name, Tag: b.flags.tag, Body: body})
 	}
 	clients, err := b.openSenders(ctx, func(i int, c *sendingClient) {
 		at := i * len(messages) / b.flags.clients // so that the clients begin with different topics

@@ -50,7 +50,7 @@ type benchSettings struct {
 	Queues          int     `json:"queues"`
 	Size            int     `json:"size"`
 	Clients         int     `json:"clients"`
-	Mode            string  `json:"mode"` // async, sync or poll
+	Mode            string  `json:"mode"` // async or sync; pull, push, orderly or pop
 	Batch           int     `json:"batch"`
 	Window          int     `json:"window"`
 	Rate            float64 `json:"rate"`

@@ -16,12 +16,12 @@ func (b *benchmark) sub(ctx context.Context) error {
 		group = b.freshGroup()
 		defer b.deleteGroup(ctx, group)
 	}
-	consumers, err := b.openConsumers(ctx, group)
+	members, err := b.openMembers(ctx, group)
 	if err != nil {
 		return err
 	}
-	b.receive(ctx, consumers)
-	return errors.Join(closeConsumers(ctx, consumers, b.app.reach.timeout), b.shortOf())
+	b.receive(ctx, members)
+	return errors.Join(closeMembers(ctx, members, b.app.reach.timeout), b.shortOf())
 }
 
 // openConsumers opens the members of the group and waits until they have their
@@ -36,7 +36,7 @@ func (b *benchmark) openConsumers(ctx context.Context, group string) ([]*consume
 		return nil, errors.Join(err, closeConsumers(ctx, consumers, b.app.reach.timeout))
 	}
 	for range b.flags.clients {
-		c, err := b.app.newPull(ctx, subFlags{group: group, topics: []string{b.flags.topic}}, from)
+		c, err := b.app.newPull(ctx, subFlags{group: group, tag: b.flags.tag, topics: []string{b.flags.topic}}, from)
 		if err != nil {
 			return fail(err)
 		}
@@ -74,42 +74,40 @@ type arrivals struct {
 	first time.Duration // when that was
 	last  time.Duration // when something came last; before, when reading began
 	count int64         // of what is counted
+	over  bool          // the time is over, or the count is reached
 }
 
-// receive polls until the time is over, the count is reached, or nothing comes
-// any more.
-func (b *benchmark) receive(ctx context.Context, consumers []*consumer.Pull) {
+// receive has the members consume until the time is over, the count is reached, or
+// nothing comes any more.
+func (b *benchmark) receive(ctx context.Context, members []benchMember) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	b.begun = time.Now()
 	s := &arrivals{benchmark: b, stop: stop}
-	var watching, polling sync.WaitGroup
+	var watching, consuming sync.WaitGroup
 	watching.Go(func() { b.watch(ctx) })
-	for i, c := range consumers {
-		polling.Go(func() { s.poll(ctx, c, b.tallies[i]) })
+	watching.Go(func() { s.stopIdle(ctx) })
+	for i, m := range members {
+		consuming.Go(func() { m.consume(ctx, s, b.tallies[i]) })
 	}
-	polling.Wait()
+	consuming.Wait()
 	stop()
 	watching.Wait()
 	b.first = s.first + b.flags.warmup
 }
 
-func (s *arrivals) poll(ctx context.Context, c *consumer.Pull, t *tally) {
-	for {
-		waiting, cancel := context.WithTimeout(ctx, s.flags.idle)
-		ds, err := c.Poll(waiting, s.flags.batch)
-		waited := waiting.Err() != nil
-		cancel()
-		switch {
-		case ctx.Err() != nil || err != nil && waited && s.idle():
+// stopIdle ends the run when nothing has come for --idle-timeout.
+func (s *arrivals) stopIdle(ctx context.Context) {
+	tick := time.NewTicker(min(s.flags.idle, time.Second) / 4)
+	defer tick.Stop()
+	for !s.idle() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			return
-		case err == nil && s.came(ds, t):
-			s.stop()
-			return
-		case err != nil && !waited:
-			t.failed(1, err)
 		}
 	}
+	s.stop()
 }
 
 // idle reports that nothing has come for --idle-timeout.
@@ -120,8 +118,9 @@ func (s *arrivals) idle() bool {
 	return now-s.last >= s.flags.idle
 }
 
-// came enters messages and reports whether that was all.
-func (s *arrivals) came(ds []*consumer.Delivery, t *tally) (over bool) {
+// came enters messages, and ends the run when that was all. What comes after the end
+// does not count.
+func (s *arrivals) came(ds []*consumer.Delivery, t *tally) {
 	wall, now := time.Now(), s.clock()
 	s.mu.Lock()
 	if !s.some {
@@ -129,18 +128,21 @@ func (s *arrivals) came(ds []*consumer.Delivery, t *tally) (over bool) {
 	}
 	s.last = now
 	since := now - s.first
-	counted := since >= s.flags.warmup
+	counted := since >= s.flags.warmup && !s.over
 	if counted {
 		s.count += int64(len(ds))
 	}
-	over = s.flags.count > 0 && s.count >= int64(s.flags.count) || s.flags.count == 0 && since >= s.flags.warmup+s.flags.duration
+	s.over = s.over || s.flags.count > 0 && s.count >= int64(s.flags.count) || s.flags.count == 0 && since >= s.flags.warmup+s.flags.duration
+	over := s.over
 	s.mu.Unlock()
 	for len(ds) > 0 {
 		n, bytes := together(ds)
 		t.done(n, bytes, counted, wall.Sub(ds[0].StoreTime), now)
 		ds = ds[n:]
 	}
-	return over
+	if over {
+		s.stop()
+	}
 }
 
 // together is how many messages, from the first on, were stored at one time.

@@ -45,6 +45,38 @@ type clientSubscription struct {
 	Topics []string `json:"topics"`
 	// From is where it begins in queues that the group never committed.
 	From string `json:"from"`
+	// Broadcast: it reads all queues, not a share of them.
+	Broadcast bool `json:"broadcast"`
+	// Suspended: it hands no messages out, of some queues at least.
+	Suspended bool `json:"suspended"`
+	// RatePerSecond bounds the messages that it hands out; 0: nothing does.
+	RatePerSecond float64 `json:"ratePerSecond"`
+}
+
+func newClientSubscription(s protocol.Subscription) clientSubscription {
+	return clientSubscription{
+		Group: s.Group, Topics: notNull(s.Topics), From: startText(s.Start),
+		Broadcast: s.Broadcast, Suspended: s.Suspended, RatePerSecond: float64(s.RatePerHour) / 3600,
+	}
+}
+
+// mode is how the group's messages come to the client.
+func (s clientSubscription) mode() string {
+	if s.Broadcast {
+		return "broadcast"
+	}
+	return "shared"
+}
+
+// throttle is how the client holds itself back.
+func (s clientSubscription) throttle() string {
+	switch {
+	case s.Suspended:
+		return "suspended"
+	case s.RatePerSecond > 0:
+		return strconv.FormatFloat(s.RatePerSecond, 'g', 4, 64) + "/s"
+	}
+	return ""
 }
 
 // newClientRow shows a client, or what it does for one group.
@@ -57,7 +89,7 @@ func newClientRow(c admin.Client, group string) clientRow {
 	}
 	for _, s := range c.Subscriptions {
 		if group == "" || s.Group == group {
-			r.Subscriptions = append(r.Subscriptions, clientSubscription{s.Group, notNull(s.Topics), startText(s.Start)})
+			r.Subscriptions = append(r.Subscriptions, newClientSubscription(s))
 		}
 	}
 	for _, q := range c.Queues {
@@ -232,6 +264,8 @@ func subscriptionTable() table[clientSubscription] {
 			{title: "GROUP", cell: func(r clientSubscription) string { return r.Group }},
 			{title: "TOPICS", cell: func(r clientSubscription) string { return strings.Join(r.Topics, ",") }},
 			{title: "FROM", cell: func(r clientSubscription) string { return r.From }},
+			{title: "MODE", cell: func(r clientSubscription) string { return r.mode() }},
+			{title: "THROTTLE", cell: func(r clientSubscription) string { return r.throttle() }},
 		},
 	}
 }

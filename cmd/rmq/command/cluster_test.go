@@ -78,7 +78,8 @@ var changing = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`), "TIME"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
 	{regexp.MustCompile(`[^ "]+@\d+#[0-9a-f]+`), "CLIENT"},
-	{regexp.MustCompile(`"(diskBytes|lastIndex|roundTripMillis|lagMillis)": [0-9.]+`), `"$1": NUMBER`},
+	{regexp.MustCompile(`"(diskBytes|lastIndex|roundTripMillis|lagMillis|bytes)": [0-9.]+`), `"$1": NUMBER`},
+	{regexp.MustCompile(`\d+ bytes since`), "NUMBER bytes since"},
 	{regexp.MustCompile(`[0-9a-f]{32}`), "ID"},
 }
 
@@ -103,7 +104,9 @@ func TestTopic_Outputs(t *testing.T) {
 	golden(t, "topic-list-name.txt", fixed(c.ok("topics list -o name")))
 	golden(t, "topic-describe.json", fixed(c.ok("topic describe orders -o json")))
 	golden(t, "topic-describe.txt", fixed(c.ok("topic describe bills")))
-	golden(t, "topic-stats.json", fixed(c.ok("topic stats orders -o json")))
+	c.ok("sub orders --group billing --from earliest --exit-at-end")
+	golden(t, "topic-stats.json", fixed(c.ok("topic stats orders --over 0 -o json")))
+	golden(t, "topic-stats.txt", fixed(c.ok("topic stats orders --over 1ms")))
 	golden(t, "topic-route.json", fixed(c.ok("topic route orders -o json")))
 	golden(t, "topic-alter.txt", fixed(c.ok("topic alter bills --queues 4 --perm rw --retention forever --keep-until-consumed=false --no-headers")))
 	golden(t, "topic-delete.json", fixed(c.ok("topic delete bills --yes -o json")))
@@ -133,6 +136,8 @@ func TestTopic_Failures(t *testing.T) {
 		c.fails(exitNotFound, "error[TOPIC_NOT_FOUND]: topic \"ordres\" is not known\nhint: did you mean \"orders\"?\n", "topic "+verb+" ordres")
 	}
 	c.fails(exitNotFound, "hint: rmq topic list", "topic describe xyz")
+	c.fails(exitUsage, "--over -1s: want 0 (no rates) or more", "topic stats orders --over -1s")
+	c.fails(exitUsage, "less than --timeout 2s", "topic stats orders --over 2s --timeout 2s")
 	c.fails(exitConflict, "error[CONFLICT]", "topic create orders")
 	if out := c.ok("topic create orders --if-not-exists -o json"); !strings.Contains(out, `"items": []`) {
 		t.Errorf("got %s", out)
@@ -149,7 +154,7 @@ func TestGroup_Outputs(t *testing.T) {
 	c.ok("pub orders b --queue 1")
 	c.ok("sub orders --group billing --from earliest --exit-at-end")
 	c.ok("pub orders c --queue 1")
-	golden(t, "group-create.json", fixed(c.ok("group create audit --consume=false -o json")))
+	golden(t, "group-create.json", fixed(c.ok("group create audit --consume-enabled=false -o json")))
 	golden(t, "group-list.json", fixed(c.ok("group list -o json")))
 	golden(t, "group-list.txt", fixed(c.ok("group list")))
 	golden(t, "group-describe.json", fixed(c.ok("group describe billing -o json")))

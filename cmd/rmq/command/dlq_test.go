@@ -101,7 +101,7 @@ func TestGroup_RetryPolicy(t *testing.T) {
 	if out := c.ok("group describe billing"); !strings.Contains(out, "none, table") {
 		t.Errorf("got %s", out)
 	}
-	c.ok("group alter billing --consume=false")
+	c.ok("group alter billing --consume-enabled=false")
 	if out := c.ok("group describe billing"); !strings.Contains(out, "none, table") {
 		t.Errorf("consume alone: got %s", out)
 	}

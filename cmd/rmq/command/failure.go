@@ -13,7 +13,7 @@ import (
 
 	"github.com/rmqio/rmq/admin"
 	"github.com/rmqio/rmq/broker/store"
-	"github.com/rmqio/rmq/internal/client"
+	"github.com/rmqio/rmq/consumer"
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/transport/fabric"
 	"github.com/rmqio/rmq/transport/protocol"
@@ -109,11 +109,15 @@ func explain(ctx context.Context, err error) *Failure {
 		f.named("BROKER_NOT_FOUND")
 	case errors.Is(err, message.ErrIllegalName):
 		f.Code, f.exit = "ILLEGAL_NAME", exitUsage
-		f.Message = strings.TrimPrefix(f.Message, message.ErrIllegalName.Error()+": ")
+		f.Message = strings.ReplaceAll(f.Message, message.ErrIllegalName.Error()+": ", "")
 	case errors.Is(err, message.ErrBodyTooLarge), errors.Is(err, message.ErrPropertiesTooLarge), errors.Is(err, message.ErrIllegalMessage):
-		f.Code = protocol.IllegalMessage.String()
+		f.named(protocol.IllegalMessage.String())
 	case errors.Is(err, store.ErrLocked):
 		f.named("DATA_IN_USE")
+	case errors.Is(err, consumer.ErrOffsetsInUse):
+		f.named("OFFSETS_IN_USE")
+	case errors.Is(err, consumer.ErrOffsetsDamaged):
+		f.named("OFFSETS_DAMAGED")
 	case errors.Is(err, store.ErrNewerVersion):
 		f.named("DATA_TOO_NEW")
 	case errors.Is(err, store.ErrDamaged):
@@ -123,6 +127,7 @@ func explain(ctx context.Context, err error) *Failure {
 	default:
 		f.explainCode(err)
 	}
+	f.Message = strings.ReplaceAll(f.Message, f.Code+": ", "") // it is said in front
 	return f
 }
 
@@ -152,7 +157,7 @@ func (f *Failure) explainCode(err error) {
 	if remote != nil && remote.Remark != "" {
 		f.Message = remote.Remark
 	}
-	var op *client.Error
+	var op *admin.Error
 	if errors.As(err, &op) && code == protocol.TopicNotFound && op.Topic != "" {
 		f.Message = unknownTopicText(op.Topic)
 	}

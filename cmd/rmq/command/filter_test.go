@@ -72,17 +72,17 @@ func TestSub_EndsWhenTheGroupRefusesIt(t *testing.T) {
 func TestGroup_Alter(t *testing.T) {
 	c := newCLI(t)
 	c.ok("group create g --per-member-subscriptions")
-	if got := c.ok("group alter g --consume=false --dry-run -o json"); !strings.Contains(got, `"perMemberSubscriptions": true`) || strings.Contains(got, `"perMemberSubscriptions": false`) {
+	if got := c.ok("group alter g --consume-enabled=false --dry-run -o json"); !strings.Contains(got, `"perMemberSubscriptions": true`) || strings.Contains(got, `"perMemberSubscriptions": false`) {
 		t.Errorf("a setting that is not named changes: %s", got)
 	}
-	c.ok("group alter g --per-member-subscriptions=false --consume=false")
-	if got := c.ok("group alter g --consume -o json"); !strings.Contains(got, `"perMemberSubscriptions": false`) || !strings.Contains(got, `"action": "alter"`) {
+	c.ok("group alter g --per-member-subscriptions=false --consume-enabled=false")
+	if got := c.ok("group alter g --consume-enabled -o json"); !strings.Contains(got, `"perMemberSubscriptions": false`) || !strings.Contains(got, `"action": "alter"`) {
 		t.Errorf("got %s", got)
 	}
 	if r := c.run("group alter g"); r.exit != exitUsage {
 		t.Errorf("nothing to change: exit %d", r.exit)
 	}
-	if r := c.run("group alter none --consume"); r.exit != exitNotFound {
+	if r := c.run("group alter none --consume-enabled"); r.exit != exitNotFound {
 		t.Errorf("no such group: exit %d, %s", r.exit, r.stderr)
 	}
 }

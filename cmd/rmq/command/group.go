@@ -29,12 +29,15 @@ type groupRow struct {
 	Members        int    `json:"members"`
 	Topics         int    `json:"topics"`
 	Lag            int64  `json:"lag"`
+	Retrying       int64  `json:"retrying"` // of Lag
+	AtLeast        bool   `json:"atLeast"`  // Lag is
 }
 
 func newGroupRow(g admin.Group) groupRow {
 	return groupRow{
 		Group: g.Name, ConsumeEnabled: g.ConsumeEnabled, Brokers: len(g.Brokers),
-		Members: len(g.Members), Topics: len(groupTopics(g)), Lag: g.Lag(),
+		Members: len(g.Members), Topics: len(groupTopics(g)),
+		Lag: g.Lag(), Retrying: g.Retrying(), AtLeast: g.AtLeast(),
 	}
 }
 
@@ -74,7 +77,7 @@ func groupTable() table[groupRow] {
 			{title: "GROUP", cell: func(r groupRow) string { return r.Group }},
 			{title: "MEMBERS", cell: func(r groupRow) string { return number(r.Members) }},
 			{title: "TOPICS", cell: func(r groupRow) string { return number(r.Topics) }},
-			{title: "LAG", cell: func(r groupRow) string { return number(r.Lag) }},
+			{title: "LAG", cell: func(r groupRow) string { return lagText(r.Lag, r.AtLeast) }},
 			{title: "BROKERS", cell: func(r groupRow) string { return number(r.Brokers) }, wide: true},
 			{title: "ENABLED", cell: func(r groupRow) string { return fmt.Sprint(r.ConsumeEnabled) }, wide: true},
 		},
@@ -94,7 +97,10 @@ type memberRow struct {
 type groupView struct {
 	Group          string           `json:"group"`
 	ConsumeEnabled bool             `json:"consumeEnabled"`
+	PerMember      bool             `json:"perMemberSubscriptions"`
 	Lag            int64            `json:"lag"`
+	Retrying       int64            `json:"retrying"` // of Lag
+	AtLeast        bool             `json:"atLeast"`  // Lag is
 	RetryMax       int              `json:"retryMax"` // 0: the default, 16; -1: none
 	RetryPolicy    string           `json:"retryPolicy"`
 	Brokers        []string         `json:"brokers"`
@@ -104,7 +110,8 @@ type groupView struct {
 
 func newGroupView(g *admin.Group) *groupView {
 	v := &groupView{
-		Group: g.Name, ConsumeEnabled: g.ConsumeEnabled, Lag: g.Lag(), Brokers: g.Brokers,
+		Group: g.Name, ConsumeEnabled: g.ConsumeEnabled, PerMember: g.PerMemberSubscriptions, Brokers: g.Brokers,
+		Lag: g.Lag(), Retrying: g.Retrying(), AtLeast: g.AtLeast(),
 		RetryMax: g.RetryMax, RetryPolicy: policyText(g.RetryPolicy),
 		Members: []memberRow{}, Queues: append([]admin.QueueLag{}, g.Queues...),
 	}
@@ -140,8 +147,8 @@ func (a *app) groupDescribe() *cobra.Command {
 }
 
 func (v *groupView) write(w io.Writer, headers bool) error {
-	err := writeFields(w, "group", v.Group, "enabled", fmt.Sprint(v.ConsumeEnabled),
-		"lag", number(v.Lag), "retries", retryMaxText(v.RetryMax)+", "+v.RetryPolicy, "brokers", strings.Join(v.Brokers, ", "))
+	err := writeFields(w, "group", v.Group, "enabled", fmt.Sprint(v.ConsumeEnabled), "per-member subscriptions", keepText(v.PerMember),
+		"lag", lagText(v.Lag, v.AtLeast), "retrying", number(v.Retrying), "retries", retryMaxText(v.RetryMax)+", "+v.RetryPolicy, "brokers", strings.Join(v.Brokers, ", "))
 	if err != nil {
 		return err
 	}
@@ -183,8 +190,12 @@ func lagTable() table[admin.QueueLag] {
 			{title: "QUEUE", cell: func(r admin.QueueLag) string { return number(r.Queue) }},
 			{title: "COMMITTED", cell: committed},
 			{title: "END", cell: func(r admin.QueueLag) string { return number(r.End) }},
-			{title: "LAG", cell: func(r admin.QueueLag) string { return number(r.Lag) }},
+			{title: "LAG", cell: func(r admin.QueueLag) string { return lagText(r.Lag, r.AtLeast) }},
+			{title: "RETRYING", cell: func(r admin.QueueLag) string { return number(r.Retrying) }},
+			{title: "IN FLIGHT", cell: func(r admin.QueueLag) string { return number(r.InFlight) }},
+			{title: "READY", cell: func(r admin.QueueLag) string { return number(r.Ready) }, wide: true},
 			{title: "AGE", cell: func(r admin.QueueLag) string { return durationText(r.LagMillis) }},
+			{title: "FILTER", cell: filterText, wide: true},
 			{title: "OWNER", cell: func(r admin.QueueLag) string { return r.Owner }},
 		},
 	}
@@ -215,7 +226,7 @@ func (a *app) groupCreate() *cobra.Command {
 		changes, err := ad.CreateGroup(ctx, cfg, t)
 		return a.changed(err, func() error { return a.printGroupChanges(args[0], changes, t.DryRun) })
 	})
-	c.Flags().BoolVar(&cfg.ConsumeEnabled, "consume", true, "let the group consume")
+	c.Flags().BoolVar(&cfg.ConsumeEnabled, "consume-enabled", true, "let the group consume")
 	c.Flags().BoolVar(&cfg.PerMemberSubscriptions, "per-member-subscriptions", false, perMemberUsage)
 	retries.declare(c)
 	changeFlags(c, &t)
@@ -224,9 +235,14 @@ func (a *app) groupCreate() *cobra.Command {
 
 func (a *app) groupDelete() *cobra.Command {
 	var t admin.Target
-	var yes bool
+	var yes, deadLetters bool
 	c := &cobra.Command{
 		Use: "delete GROUP", Aliases: []string{"rm"}, Short: "Delete a consumer group with its offsets",
+		Long: `Delete a consumer group with its offsets and with the messages that wait for
+their retry. Its dead letters stay, so that rmq dlq can look at them and send them
+again, unless --with-dead-letters is given. A group that has members is not deleted.`,
+		Example: `  rmq group delete billing --dry-run
+  rmq group delete billing --with-dead-letters --yes`,
 		Args:              takes("GROUP"),
 		ValidArgsFunction: a.completeGroups,
 	}
@@ -237,14 +253,33 @@ func (a *app) groupDelete() *cobra.Command {
 			}
 		}
 		return a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error {
-			changes, err := ad.DeleteGroup(ctx, args[0], t)
+			remove := ad.DeleteGroup
+			if deadLetters {
+				remove = ad.DeleteGroupAndDeadLetters
+			}
+			changes, err := remove(ctx, args[0], t)
 			err = groupError(ctx, ad, args[0], err)
+			a.noteLeft(args[0], changes)
 			return a.changed(err, func() error { return a.printGroupChanges(args[0], changes, t.DryRun) })
 		})(cmd, args)
 	}
 	changeFlags(c, &t)
+	c.Flags().BoolVar(&deadLetters, "with-dead-letters", false, "delete the dead letters, too")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return c
+}
+
+// noteLeft tells of dead letters that a deleted group leaves.
+func (a *app) noteLeft(group string, changes []admin.GroupChange) {
+	var left int64
+	for _, c := range changes {
+		if !c.DeadLettersGone {
+			left += c.DeadLetters
+		}
+	}
+	if left > 0 {
+		a.note("%d dead letters stay: rmq dlq list %s", left, group)
+	}
 }
 
 // groupSettings are a group's settings on one broker. The fields are API.
@@ -272,6 +307,9 @@ type groupChangeRow struct {
 	DryRun bool           `json:"dryRun"`
 	Before *groupSettings `json:"before"`
 	After  *groupSettings `json:"after"`
+	// Retries and DeadLetters are messages that go with a deleted group.
+	Retries     int64 `json:"retries"`
+	DeadLetters int64 `json:"deadLetters"`
 }
 
 func (a *app) printGroupChanges(group string, changes []admin.GroupChange, dryRun bool) error {
@@ -279,7 +317,10 @@ func (a *app) printGroupChanges(group string, changes []admin.GroupChange, dryRu
 	for i, c := range changes {
 		rows[i] = groupChangeRow{
 			Group: group, Broker: c.Broker, Action: actionOf(c.Before, c.After), DryRun: dryRun,
-			Before: newGroupSettings(c.Before), After: newGroupSettings(c.After),
+			Before: newGroupSettings(c.Before), After: newGroupSettings(c.After), Retries: c.Retries,
+		}
+		if c.DeadLettersGone {
+			rows[i].DeadLetters = c.DeadLetters
 		}
 	}
 	return printList(a, rows, groupChangeTable())
@@ -296,6 +337,8 @@ func groupChangeTable() table[groupChangeRow] {
 			{title: "ACTION", cell: func(r groupChangeRow) string { return actionText(r.Action, r.DryRun) }},
 			{title: "ENABLED", cell: func(r groupChangeRow) string { return transition(r.Before, r.After, enabled) }},
 			{title: "RETRIES", cell: func(r groupChangeRow) string { return transition(r.Before, r.After, retries) }, wide: true},
+			{title: "RETRYING", cell: func(r groupChangeRow) string { return number(r.Retries) }, wide: true},
+			{title: "DEAD LETTERS", cell: func(r groupChangeRow) string { return number(r.DeadLetters) }, wide: true},
 		},
 	}
 }

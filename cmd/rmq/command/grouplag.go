@@ -30,7 +30,16 @@ func (a *app) groupLag() *cobra.Command {
 		Use: "lag [GROUP]", Short: "How far consumer groups are behind, queue by queue",
 		Long: `How far consumer groups are behind, in messages and by the age of the oldest
 message that waits. A queue that the group has never committed shows - and all
-that its members would read; while it has none, all that is there.`,
+that its members would read; while it has none, all that is there.
+
+With a filter only the messages count that it lets through: the filter of the
+members or, while the group has none, the last that they had (-o wide shows
+where nobody knows of one). A broker looks at 200,000 messages for that at once:
+>=N says that there are more, and the next call, or --watch, counts on from
+there. RETRYING are messages that failed and wait for their time; LAG includes
+them, AGE does not. IN FLIGHT are messages that a group that pops was handed and
+has not acknowledged; COMMITTED is the lowest that it has not finished, and -o
+wide shows how many are READY to be handed out.`,
 		Example: `  rmq group lag billing
   rmq group lag --by group --watch=5s`,
 		Args:              takes("[GROUP]"),
@@ -90,6 +99,13 @@ type lagSum struct {
 	Lag    int64 `json:"lag"`
 	// LagMillis is the age of the oldest message that waits.
 	LagMillis int64 `json:"lagMillis"`
+	// Retrying is how many messages of Lag failed and wait for their time.
+	Retrying int64 `json:"retrying"`
+	// InFlight and Ready are of Lag, where the group pops.
+	InFlight int64 `json:"inFlight"`
+	Ready    int64 `json:"ready"`
+	// AtLeast says that Lag is at least this.
+	AtLeast bool `json:"atLeast"`
 }
 
 // sumLag sums rows up that are sorted by group and topic.
@@ -108,6 +124,10 @@ func sumLag(rows []admin.QueueLag, by string) []lagSum {
 		s.Behind += int(min(r.Lag, 1))
 		s.Lag += r.Lag
 		s.LagMillis = max(s.LagMillis, r.LagMillis)
+		s.Retrying += r.Retrying
+		s.InFlight += r.InFlight
+		s.Ready += r.Ready
+		s.AtLeast = s.AtLeast || r.AtLeast
 	}
 	return sums
 }
@@ -123,10 +143,32 @@ func lagSumTable(by string) table[lagSum] {
 	t.columns = append(t.columns,
 		column[lagSum]{title: "QUEUES", cell: func(r lagSum) string { return number(r.Queues) }},
 		column[lagSum]{title: "BEHIND", cell: func(r lagSum) string { return number(r.Behind) }},
-		column[lagSum]{title: "LAG", cell: func(r lagSum) string { return number(r.Lag) }},
+		column[lagSum]{title: "LAG", cell: func(r lagSum) string { return lagText(r.Lag, r.AtLeast) }},
+		column[lagSum]{title: "RETRYING", cell: func(r lagSum) string { return number(r.Retrying) }},
+		column[lagSum]{title: "IN FLIGHT", cell: func(r lagSum) string { return number(r.InFlight) }},
+		column[lagSum]{title: "READY", cell: func(r lagSum) string { return number(r.Ready) }, wide: true},
 		column[lagSum]{title: "AGE", cell: func(r lagSum) string { return durationText(r.LagMillis) }},
 	)
 	return t
+}
+
+// lagText is a lag for tables.
+func lagText(lag int64, atLeast bool) string {
+	if atLeast {
+		return ">=" + number(lag)
+	}
+	return number(lag)
+}
+
+// filterText says whether a filter decides what counts.
+func filterText(r admin.QueueLag) string {
+	switch {
+	case r.FilterUnknown:
+		return "unknown"
+	case r.Filtered:
+		return "yes"
+	}
+	return "none"
 }
 
 // watch shows again and again: on a terminal in place, else one block after

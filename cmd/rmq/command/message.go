@@ -15,8 +15,8 @@ import (
 )
 
 func (a *app) messageCommand() *cobra.Command {
-	return noun("message", "Messages: get one, query by key, list and recall delayed ones",
-		a.messageGet(), a.messageQuery(), a.messageDelayed(), a.messageRecall())
+	return noun("message", "Messages: get one, query by key, trace its journey, list and recall delayed ones",
+		a.messageGet(), a.messageQuery(), a.messageTrace(), a.messageDelayed(), a.messageRecall())
 }
 
 // messagePlace says where one message is, without its id.

@@ -78,7 +78,7 @@ func TestPub_ABadLineStopsItAndSaysHowFarItCame(t *testing.T) {
 	if got := c.ok("sub t --from earliest --exit-at-end --raw"); got != "a\nb\n" {
 		t.Errorf("got %q", got)
 	}
-	if r := c.feed("nonsense\n", "pub t --in ndjson"); r.exit != exitFailure {
+	if r := c.feed("nonsense\n", "pub t --in ndjson"); r.exit != exitUsage {
 		t.Errorf("nothing was sent, yet %+v", r)
 	}
 }
@@ -90,7 +90,7 @@ func TestPub_Failures(t *testing.T) {
 	c.fails(exitNotFound, "error[TOPIC_NOT_FOUND]: topic \"ordres\" is not known\nhint: did you mean \"orders\"?", "pub ordres x --send-timeout 5s")
 	c.fails(exitNotFound, "error[QUEUE_NOT_FOUND]", "pub orders x --queue broker-a/7 --send-timeout 5s")
 	c.fails(exitDenied, "error[NO_PERMISSION]", "pub bills x --send-timeout 5s")
-	c.fails(exitFailure, "error[MESSAGE_ILLEGAL]", "pub orders x --prop a="+strings.Repeat("x", 33000))
+	c.fails(exitUsage, "error[MESSAGE_ILLEGAL]", "pub orders x --prop a="+strings.Repeat("x", 33000))
 	c.fails(exitNotFound, "error[TOPIC_NOT_FOUND]: topic \"ordres\" is not known\nhint: did you mean \"orders\"?", "sub ordres --exit-at-end")
 }
 

@@ -111,7 +111,7 @@ func lineInput(in io.Reader, parse func([]byte) (*message.Message, error)) iter.
 }
 
 func badInput(line int, cause error) error {
-	return &Failure{Code: "BAD_INPUT", Message: fmt.Sprintf("line %d: %v", line, cause), exit: exitFailure, cause: cause}
+	return &Failure{Code: "BAD_INPUT", Message: fmt.Sprintf("line %d: %v", line, cause), exit: exitUsage, cause: cause}
 }
 
 // lineReader gives one line after another, without the newline.

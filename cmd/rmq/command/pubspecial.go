@@ -43,10 +43,7 @@ func (f *specialFlags) check(cmd *cobra.Command, group string, now time.Time) (e
 	}
 	m := message.Message{Group: group}
 	f.apply(&m)
-	if err := m.Validate(); err != nil {
-		return usagef("%v", err)
-	}
-	return nil
+	return m.Validate()
 }
 
 // deliveryTime reads --at; zero for none.

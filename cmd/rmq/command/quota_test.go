@@ -97,7 +97,7 @@ func TestTopic_TypeAndQuota(t *testing.T) {
 	golden(t, "topic-create-typed.json", fixed(c.ok("topic create alarms --type priority --queues 10 --messages-per-second 50 -o json")))
 	golden(t, "topic-alter-typed.txt", fixed(c.ok("topic alter alarms --type FIFO --messages-per-second 0 --bytes-per-second 7")))
 	golden(t, "topic-list-typed.txt", fixed(c.ok("topic list -o wide")))
-	c.fails(exitFailure, `error[MESSAGE_ILLEGAL]: topic "alarms" is of type FIFO; a message without group, delay or priority was sent`, "pub alarms hello")
+	c.fails(exitUsage, `error[MESSAGE_ILLEGAL]: topic "alarms" is of type FIFO; a message without group, delay or priority was sent`, "pub alarms hello")
 	if rows := c.items("topic alter alarms --type fifo"); rows[0]["action"] != "none" {
 		t.Errorf("got %v for a type that is so already", rows)
 	}

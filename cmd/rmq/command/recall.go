@@ -3,12 +3,13 @@ package command
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rmqio/rmq/admin"
-	"github.com/rmqio/rmq/internal/client"
+	"github.com/rmqio/rmq/transport/protocol"
 )
 
 // recallRow is what became of one message. The fields are API.
@@ -60,8 +61,8 @@ func (a *app) recall(ctx context.Context, ad *admin.Admin, handles []string) err
 // checkHandles fails before anything is done when one of them never was a handle.
 func checkHandles(handles []string) error {
 	for _, h := range handles {
-		if _, err := client.ParseHandle(h); err != nil {
-			return usagef("%q: %v", h, err)
+		if err := admin.CheckHandle(h); err != nil {
+			return usagef("%q: %s", h, strings.TrimPrefix(err.Error(), protocol.InvalidArgument.String()+": "))
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
@@ -80,7 +81,7 @@ func declareKnobs(c *cobra.Command) {
 	f := c.Flags()
 	f.String("data", "", "`DIR` of the broker's data (default ./rmq-data)")
 	f.String("listen", "", "`HOST:PORT` for clients; port 0 is any free one (default 127.0.0.1:9876, of a lone broker 127.0.0.1:10911)")
-	f.String("http", "", "`HOST:PORT` for /livez and /readyz, or none (default 127.0.0.1:5557, of a lone name server 127.0.0.1:5558)")
+	f.String("http", "", "`HOST:PORT` for /livez, /readyz and /metrics, or none (default 127.0.0.1:5557, of a lone name server 127.0.0.1:5558)")
 	f.String("name", "", "`NAME` of the broker (default broker-a)")
 	f.Int("id", 0, "`ID` of the broker; 0 is the master")
 	f.String("cluster", "", "`NAME` of the cluster (default DefaultCluster)")
@@ -212,6 +213,11 @@ func (s *server) openBroker(ctx context.Context) (err error) {
 		return err
 	}
 	s.health.watch(func() error { return s.broker.Status().Refusing })
+	metrics, err := newMetrics(s.cfg, s.broker)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	s.health.expose(metrics)
 	return nil
 }
 

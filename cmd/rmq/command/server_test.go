@@ -12,8 +12,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/rmqio/rmq/broker"
+	"github.com/rmqio/rmq/broker/dedup"
+	"github.com/rmqio/rmq/broker/sequence"
 )
 
 // running is `rmq server` in this process.
@@ -244,6 +249,8 @@ func TestServer_BadFiles(t *testing.T) {
 		"broker.transaction.first-check: 0s":  "want a duration from 1ms",
 		"broker.transaction.max-checks: 0":    "want a number from 1",
 		"broker.dedup.window: x":              "want a duration from 1s",
+		"broker.producer.max: 0":              "want a number from 1 to 100000000",
+		"broker.dedup.max-keys: 100000001":    "want a number from 1 to 100000000",
 	} {
 		write(t, file, text)
 		if r := result0(t, "server --config "+file); r.exit != exitUsage || !strings.Contains(r.stderr, want) {
@@ -253,6 +260,33 @@ func TestServer_BadFiles(t *testing.T) {
 	write(t, file, "")
 	if r := result0(t, "server --check-config --config "+file); r.exit != exitOK {
 		t.Errorf("an empty file: %+v", r)
+	}
+}
+
+// What a broker remembers of producers and keys is as the settings say, and by
+// default as package broker does.
+func TestServer_Idempotence(t *testing.T) {
+	config := func(values map[string]string) broker.Idempotence {
+		var settings []setting
+		for _, k := range serverKnobs(roleAll) {
+			v, given := values[k.key]
+			if !given {
+				v = k.def
+			}
+			settings = append(settings, setting{Key: k.key, Value: v})
+		}
+		c, err := newServerConfig(roleAll, settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.idempotence
+	}
+	if got, want := config(nil), (broker.Idempotence{ProducerExpiry: 24 * time.Hour, MaxProducers: sequence.DefaultLimit, DedupWindow: 24 * time.Hour, MaxDedupKeys: dedup.DefaultLimit}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	got := config(map[string]string{"broker.producer.expiry": "30h", "broker.producer.max": "7", "broker.dedup.window": "2h", "broker.dedup.max-keys": "9"})
+	if want := (broker.Idempotence{ProducerExpiry: 30 * time.Hour, MaxProducers: 7, DedupWindow: 2 * time.Hour, MaxDedupKeys: 9}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

@@ -39,6 +39,10 @@ type serverConfig struct {
 	nameServers   []string
 }
 
+// maxRemembered bounds what a broker may be told to remember, which is in memory:
+// some hundred bytes each.
+const maxRemembered = 100_000_000
+
 // newServerConfig checks all settings and names every fault.
 func newServerConfig(role string, settings []setting) (serverConfig, error) {
 	p := settingParser{values: make(map[string]setting, len(settings))}
@@ -67,7 +71,9 @@ func newServerConfig(role string, settings []setting) (serverConfig, error) {
 	}
 	c.idempotence = broker.Idempotence{
 		ProducerExpiry: p.duration("broker.producer.expiry", sequence.Grace, message.MaxDelay),
+		MaxProducers:   p.number("broker.producer.max", 1, maxRemembered),
 		DedupWindow:    p.duration("broker.dedup.window", time.Second, message.MaxDelay),
+		MaxDedupKeys:   p.number("broker.dedup.max-keys", 1, maxRemembered),
 	}
 	c.cluster = p.name("broker.cluster")
 	c.name = p.name("broker.name")

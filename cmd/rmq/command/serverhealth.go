@@ -12,7 +12,8 @@ import (
 	"github.com/rmqio/rmq/transport/fabric"
 )
 
-// health answers over HTTP whether the process lives and whether it can serve.
+// health answers over HTTP whether the process lives and whether it can serve, and
+// with metrics once there are some.
 // Its zero value answers nobody; it has one goroutine, from open to close.
 type health struct {
 	listener net.Listener
@@ -23,6 +24,7 @@ type health struct {
 	mu     sync.Mutex
 	reason string       // why it is not ready
 	store  func() error // why the store takes no writes; nil: there is none
+	meters http.Handler // nil: there are no metrics
 }
 
 // open begins to answer at addr; not ready yet. An empty addr is no place.
@@ -41,6 +43,7 @@ func (h *health) open(addr string) (err error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", h.readyz)
+	mux.HandleFunc("GET /metrics", h.metrics)
 	h.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	h.serving.Go(func() { h.err = h.server.Serve(h.listener) })
 	return nil
@@ -66,6 +69,24 @@ func (h *health) watch(refusing func() error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.store = refusing
+}
+
+// expose has metrics answer.
+func (h *health) expose(metrics http.Handler) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.meters = metrics
+}
+
+func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	meters := h.meters
+	h.mu.Unlock()
+	if meters == nil {
+		http.Error(w, "there is no broker, or not yet", http.StatusNotFound)
+		return
+	}
+	meters.ServeHTTP(w, r)
 }
 
 func (h *health) readyz(w http.ResponseWriter, _ *http.Request) {

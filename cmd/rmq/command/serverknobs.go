@@ -10,6 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rmqio/rmq/broker/dedup"
+	"github.com/rmqio/rmq/broker/sequence"
 )
 
 // The roles of a server process.
@@ -66,7 +69,9 @@ func serverKnobs(role string) []knob {
 		{key: "broker.transaction.check-interval", flag: noFlag, def: "30s", roles: brokers},
 		{key: "broker.transaction.max-checks", flag: noFlag, def: "15", roles: brokers},
 		{key: "broker.producer.expiry", flag: noFlag, def: "24h", roles: brokers},
+		{key: "broker.producer.max", flag: noFlag, def: number(sequence.DefaultLimit), roles: brokers},
 		{key: "broker.dedup.window", flag: noFlag, def: "24h", roles: brokers},
+		{key: "broker.dedup.max-keys", flag: noFlag, def: number(dedup.DefaultLimit), roles: brokers},
 		{key: "broker.cluster", flag: "cluster", def: "DefaultCluster", roles: brokers},
 		{key: "broker.name", flag: "name", def: "broker-a", roles: brokers},
 		{key: "broker.id", flag: "id", def: "0", roles: brokers},

@@ -38,6 +38,9 @@ type subFlags struct {
 	idleTimeout time.Duration
 	raw         bool
 	tag, sql    string
+	pop         bool
+	invisible   time.Duration
+	broadcast   broadcastFlags
 	topics      []string
 }
 
@@ -49,11 +52,14 @@ func (a *app) subCommand() *cobra.Command {
 
 Without --group all queues are read and nothing is remembered. With --group the
 members of the group share the queues, in the order of each queue, and a message
-counts as consumed once its line was written.
+counts as consumed once its line was written. With --pop they share messages: any
+member gets any message, and what was not printed comes again, to whoever asks.
 
   rmq sub orders                               what comes from now on
   rmq sub orders --from earliest --exit-at-end what is there
   rmq sub orders --group billing -o ndjson     as a member of a group
+  rmq sub orders --group billing --pop         beside more members than queues
+  rmq sub orders --group caches --broadcast    all messages, as every member gets
   rmq sub orders --tag 'paid || open'          some tags only
   rmq sub orders --sql "amount > 100 AND region IN ('eu', 'us')"
   rmq sub orders -o ndjson | rmq pub copy --in ndjson`,
@@ -63,6 +69,9 @@ counts as consumed once its line was written.
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.topics = args
+			if !f.pop && cmd.Flags().Changed("invisible") {
+				return usagef("--invisible goes with --pop")
+			}
 			return a.sub(cmd.Context(), f)
 		},
 	}
@@ -73,7 +82,10 @@ counts as consumed once its line was written.
 	c.Flags().IntVar(&f.count, "count", 0, "exit after `N` messages")
 	c.Flags().BoolVar(&f.exitAtEnd, "exit-at-end", false, "exit when all that was there at the start is printed")
 	c.Flags().DurationVar(&f.idleTimeout, "idle-timeout", 0, "exit when nothing came for this long")
+	c.Flags().BoolVar(&f.pop, "pop", false, "with --group, share messages instead of queues")
+	c.Flags().DurationVar(&f.invisible, "invisible", consumer.DefaultInvisible, "with --pop, for `HOW LONG` no other member gets a message, unless it was printed by then")
 	c.Flags().BoolVar(&f.raw, "raw", false, "print bodies only, a newline after each")
+	f.broadcast.register(c)
 	return c
 }
 
@@ -86,7 +98,7 @@ func (f subFlags) check(output string) error {
 	case f.idleTimeout < 0:
 		return usagef("--idle-timeout %s: want 0 (none) or more", f.idleTimeout)
 	}
-	return f.checkFilter()
+	return errors.Join(f.checkPop(), f.checkBroadcast(), f.checkFilter())
 }
 
 func (f subFlags) checkFilter() error {
@@ -129,6 +141,9 @@ func (a *app) sub(ctx context.Context, f subFlags) error {
 	if err := a.expectTopics(ctx, f.topics, f.exitAtEnd); err != nil {
 		return err
 	}
+	if f.pop {
+		return a.subPop(ctx, f, from)
+	}
 	c, err := a.newPull(ctx, f, from)
 	if err != nil {
 		return err
@@ -141,17 +156,23 @@ func (a *app) newPull(ctx context.Context, f subFlags, from position) (*consumer
 	cfg := consumer.PullConfig{
 		NameServers: a.reach.nameServers, ConfigFile: a.reach.configFile,
 		LookupEnv: a.lookupEnv, NameServerEndpoint: a.reach.endpoint,
-		Group: f.group, From: from.startPosition(),
+		Group: f.group, From: from.startPosition(), Subscriptions: f.subscriptions(),
 	}
-	for _, t := range f.topics {
-		cfg.Subscriptions = append(cfg.Subscriptions, consumer.Subscription{Topic: t, Tag: f.tag, SQL: f.sql})
-	}
+	f.broadcast.apply(&cfg)
 	c, err := consumer.NewPull(ctx, cfg)
 	if errors.Is(err, consumer.ErrNoNameServer) {
 		cfg.NameServers = []string{defaultNameServer}
 		return consumer.NewPull(ctx, cfg)
 	}
 	return c, err
+}
+
+func (f subFlags) subscriptions() []consumer.Subscription {
+	list := make([]consumer.Subscription, len(f.topics))
+	for i, t := range f.topics {
+		list[i] = consumer.Subscription{Topic: t, Tag: f.tag, SQL: f.sql}
+	}
+	return list
 }
 
 // expectTopics fails when no server answers, so that a wrong address is not
@@ -269,7 +290,7 @@ func (s *subscription) receive(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return s.interrupted(ctx)
 		case errors.Is(err, errIdle):
-			return s.short()
+			return s.flags.short(s.printed)
 		case s.flags.exitAtEnd, errors.Is(err, consumer.ErrRefused):
 			return err
 		default:
@@ -324,12 +345,12 @@ func (s *subscription) poll(ctx context.Context) ([]*consumer.Delivery, error) {
 }
 
 // short is nil, or a failure when --count was not reached.
-func (s *subscription) short() error {
-	if s.flags.count == 0 {
+func (f subFlags) short(printed int) error {
+	if f.count == 0 {
 		return nil
 	}
 	return &Failure{
-		Code: "TIMED_OUT", Message: fmt.Sprintf("%d of %d messages came, then none for %s", s.printed, s.flags.count, s.flags.idleTimeout),
+		Code: "TIMED_OUT", Message: fmt.Sprintf("%d of %d messages came, then none for %s", printed, f.count, f.idleTimeout),
 		exit: exitUnavailable,
 	}
 }

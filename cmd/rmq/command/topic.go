@@ -282,24 +282,6 @@ func (a *app) topicDescribe() *cobra.Command {
 	return c
 }
 
-func (a *app) topicStats() *cobra.Command {
-	var t admin.Target
-	c := &cobra.Command{
-		Use: "stats TOPIC", Short: "Where each queue of a topic begins and ends",
-		Args:              takes("TOPIC"),
-		ValidArgsFunction: a.completeTopics,
-		RunE: a.withAdmin(func(ctx context.Context, ad *admin.Admin, args []string) error {
-			v, err := a.describeTopic(ctx, ad, args[0], t)
-			if err != nil {
-				return err
-			}
-			return printList(a, v.Queues, queueTable())
-		}),
-	}
-	targetFlags(c, &t)
-	return c
-}
-
 func (v *topicView) write(w io.Writer, headers bool) error {
 	err := writeFields(w, "topic", v.Topic, "perm", v.Perm, "read queues", number(v.ReadQueues),
 		"write queues", number(v.WriteQueues), "retention", v.Retention, "keep until consumed", keepText(v.KeepUntilConsumed),

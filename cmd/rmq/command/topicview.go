@@ -39,8 +39,10 @@ type queueRow struct {
 	Min      int64  `json:"min"`
 	End      int64  `json:"end"`
 	Messages int64  `json:"messages"`
-	// LastStoreTime is when the last message was stored; null for none.
-	LastStoreTime *time.Time `json:"lastStoreTime"`
+	// FirstStoreTime and LastStoreTime are when the oldest message that is there was
+	// stored, and the newest; null for none.
+	FirstStoreTime *time.Time `json:"firstStoreTime"`
+	LastStoreTime  *time.Time `json:"lastStoreTime"`
 }
 
 func newTopicView(t *admin.Topic) *topicView {
@@ -65,7 +67,7 @@ func newTopicView(t *admin.Topic) *topicView {
 func newQueueRow(topic, broker string, q protocol.QueueStatus) queueRow {
 	return queueRow{
 		Topic: topic, Broker: broker, Queue: q.Queue, Min: q.Min, End: q.End,
-		Messages: q.End - q.Min, LastStoreTime: moment(q.LastStoreMillis),
+		Messages: q.End - q.Min, FirstStoreTime: moment(q.FirstStoreMillis), LastStoreTime: moment(q.LastStoreMillis),
 	}
 }
 

@@ -1,4 +1,4 @@
-package timer
+package sorted
 
 import (
 	"cmp"
@@ -9,9 +9,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-func newInts() *list[int] { return &list[int]{compare: cmp.Compare[int]} }
+func newInts() *List[int] {
+	l := By(cmp.Compare[int])
+	return &l
+}
 
-func (l *list[T]) all() (all []T) {
+func (l *List[T]) all() (all []T) {
 	for _, c := range l.chunks {
 		all = append(all, c...)
 	}
@@ -31,7 +34,7 @@ func TestListAgainstModel(t *testing.T) {
 			"insert": func(t *rapid.T) {
 				from, n, step := run(t)
 				for i := range n {
-					if v := from + i*step; l.insert(v) == model[v] {
+					if v := from + i*step; l.Insert(v) == model[v] {
 						t.Fatalf("insert of %d: it was there: %v", v, model[v])
 					}
 					model[from+i*step] = true
@@ -40,7 +43,7 @@ func TestListAgainstModel(t *testing.T) {
 			"remove": func(t *rapid.T) {
 				from, n, step := run(t)
 				for i := range n {
-					if v := from + i*step; l.remove(v) != model[v] {
+					if v := from + i*step; l.Remove(v) != model[v] {
 						t.Fatalf("remove of %d: it was there: %v", v, model[v])
 					}
 					delete(model, from+i*step)
@@ -48,7 +51,7 @@ func TestListAgainstModel(t *testing.T) {
 			},
 			"removeFunc": func(t *rapid.T) {
 				by := rapid.IntRange(2, 5).Draw(t, "by")
-				l.removeFunc(func(v *int) bool { return *v%by == 0 })
+				l.RemoveFunc(func(v *int) bool { return *v%by == 0 })
 				maps.DeleteFunc(model, func(v int, _ bool) bool { return v%by == 0 })
 			},
 			"": func(t *rapid.T) { checkList(t, l, model) },
@@ -56,9 +59,9 @@ func TestListAgainstModel(t *testing.T) {
 	})
 }
 
-func checkList(t *rapid.T, l *list[int], model map[int]bool) {
+func checkList(t *rapid.T, l *List[int], model map[int]bool) {
 	want := slices.Sorted(maps.Keys(model))
-	if got := l.all(); !slices.Equal(got, want) || l.n != len(want) {
+	if got := l.all(); !slices.Equal(got, want) || l.Len() != len(want) {
 		t.Fatalf("got %d items, %d are in the chunks; want %d", l.n, len(got), len(want))
 	}
 	for i, c := range l.chunks {
@@ -68,17 +71,20 @@ func checkList(t *rapid.T, l *list[int], model map[int]bool) {
 	}
 	from, limit := rapid.IntRange(-10, 4000).Draw(t, "from"), rapid.IntRange(1, 1000).Draw(t, "limit")
 	i, found := slices.BinarySearch(want, from)
-	if got := l.get(from); (got != nil) != found || found && *got != from {
+	if got := l.Get(from); (got != nil) != found || found && *got != from {
 		t.Fatalf("get of %d: %v, it is there: %v", from, got, found)
+	}
+	if got := l.Below(from); got != i {
+		t.Fatalf("%d items are below %d, want %d", got, from, i)
 	}
 	want = want[i:]
 	want = want[:min(limit, len(want))]
 	var got []int
-	l.ascend(from, func(v *int) bool { got = append(got, *v); return len(got) < limit })
+	l.Ascend(from, func(v *int) bool { got = append(got, *v); return len(got) < limit })
 	if !slices.Equal(got, want) {
 		t.Fatalf("%d items from %d on: got %v, want %v", limit, from, got, want)
 	}
-	if first := l.first(); (first == nil) != (len(model) == 0) || first != nil && *first != l.all()[0] {
+	if first := l.First(); (first == nil) != (len(model) == 0) || first != nil && *first != l.all()[0] {
 		t.Fatalf("first is %v", first)
 	}
 }
@@ -88,7 +94,7 @@ func checkList(t *rapid.T, l *list[int], model map[int]bool) {
 func TestListFillsChunksInOrder(t *testing.T) {
 	l := newInts()
 	for i := range 10 * chunkItems {
-		l.insert(i)
+		l.Insert(i)
 	}
 	if len(l.chunks) != 10 {
 		t.Errorf("%d chunks for %d items", len(l.chunks), l.n)

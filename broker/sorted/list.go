@@ -1,4 +1,6 @@
-package timer
+// Package sorted keeps items in order: a part of views that have a million of
+// something. It does no I/O and knows no record.
+package sorted
 
 import (
 	"slices"
@@ -9,24 +11,30 @@ import (
 // half of them, and a list of a million has a few thousand pieces.
 const chunkItems = 512
 
-// list keeps items in order, without duplicates. It is made for a million of
+// List keeps items in order, without duplicates. It is made for a million of
 // them: it has no pointers but one for each chunk, and items that come in order
-// fill their chunks. It is not safe for concurrent use.
-type list[T any] struct {
+// fill their chunks. Make one with By. It is not safe for concurrent use.
+type List[T any] struct {
 	compare func(a, b T) int
 	chunks  [][]T // none is empty
 	n       int
 }
 
+// By returns an empty list in the order that compare says.
+func By[T any](compare func(a, b T) int) List[T] { return List[T]{compare: compare} }
+
+// Len is how many items there are.
+func (l *List[T]) Len() int { return l.n }
+
 // chunkOf is the chunk that has the item, or would have it; there is one.
-func (l *list[T]) chunkOf(v T) int {
+func (l *List[T]) chunkOf(v T) int {
 	after := sort.Search(len(l.chunks), func(i int) bool { return l.compare(l.chunks[i][0], v) > 0 })
 	return max(after-1, 0)
 }
 
-// get returns the item that compares as v does; nil when there is none. It is
+// Get returns the item that compares as v does; nil when there is none. It is
 // valid until the list changes, and may be changed but in what it is ordered by.
-func (l *list[T]) get(v T) *T {
+func (l *List[T]) Get(v T) *T {
 	if l.n == 0 {
 		return nil
 	}
@@ -37,18 +45,18 @@ func (l *list[T]) get(v T) *T {
 	return nil
 }
 
-// first is the lowest item; nil for an empty list.
-func (l *list[T]) first() *T {
+// First is the lowest item; nil for an empty list.
+func (l *List[T]) First() *T {
 	if l.n == 0 {
 		return nil
 	}
 	return &l.chunks[0][0]
 }
 
-// insert reports whether the item was not there yet.
-func (l *list[T]) insert(v T) bool {
+// Insert reports whether the item was not there yet.
+func (l *List[T]) Insert(v T) bool {
 	if l.n == 0 {
-		l.chunks = [][]T{append(make([]T, 0, chunkItems), v)}
+		l.chunks = [][]T{{v}} // it grows: most lists have few items
 		l.n = 1
 		return true
 	}
@@ -68,7 +76,7 @@ func (l *list[T]) insert(v T) bool {
 // split makes room in a full chunk, and returns where its i-th place is now.
 // Behind the last item of all a new chunk begins, so that items that come in
 // order fill theirs.
-func (l *list[T]) split(at, i int) (int, int) {
+func (l *List[T]) split(at, i int) (int, int) {
 	keep := chunkItems / 2
 	if at == len(l.chunks)-1 && i == chunkItems {
 		keep = chunkItems
@@ -83,8 +91,8 @@ func (l *list[T]) split(at, i int) (int, int) {
 	return at, i
 }
 
-// remove reports whether the item was there.
-func (l *list[T]) remove(v T) bool {
+// Remove reports whether the item was there.
+func (l *List[T]) Remove(v T) bool {
 	if l.n == 0 {
 		return false
 	}
@@ -102,7 +110,7 @@ func (l *list[T]) remove(v T) bool {
 
 // merge joins a chunk with the next one if both are small, so that what is left
 // of many items takes little room.
-func (l *list[T]) merge(at int) {
+func (l *List[T]) merge(at int) {
 	switch {
 	case at >= len(l.chunks):
 	case len(l.chunks[at]) == 0:
@@ -113,8 +121,8 @@ func (l *list[T]) merge(at int) {
 	}
 }
 
-// ascend hands over the items from v on, in order, while visit wants more.
-func (l *list[T]) ascend(v T, visit func(*T) bool) {
+// Ascend hands over the items from v on, in order, while visit wants more.
+func (l *List[T]) Ascend(v T, visit func(*T) bool) {
 	if l.n == 0 {
 		return
 	}
@@ -129,15 +137,28 @@ func (l *list[T]) ascend(v T, visit func(*T) bool) {
 	}
 }
 
-// removeFunc removes what matches.
-func (l *list[T]) removeFunc(match func(*T) bool) {
-	kept := list[T]{compare: l.compare}
+// RemoveFunc removes what matches.
+func (l *List[T]) RemoveFunc(match func(*T) bool) {
+	kept := By(l.compare)
 	for _, c := range l.chunks {
 		for i := range c {
 			if !match(&c[i]) {
-				kept.insert(c[i])
+				kept.Insert(c[i])
 			}
 		}
 	}
 	*l = kept
+}
+
+// Below is how many items come before v.
+func (l *List[T]) Below(v T) (n int) {
+	if l.n == 0 {
+		return 0
+	}
+	at := l.chunkOf(v)
+	for _, c := range l.chunks[:at] {
+		n += len(c)
+	}
+	i, _ := slices.BinarySearchFunc(l.chunks[at], v, l.compare)
+	return n + i
 }
