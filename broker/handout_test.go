@@ -209,6 +209,7 @@ func TestPops_ADamagedMessageHoldsUpNoOther(t *testing.T) {
 		t.Fatalf("got %+v", got)
 	}
 	h.pass(time.Minute)
+	h.configure(protocol.GroupConfig{RetryMax: protocol.NoRetry})
 	for range 2 { // the others are dead letters now
 		if got := h.pop(9); len(got) != 1 || !errors.Is(got[0].Err, protocol.Damaged) {
 			t.Errorf("got %+v", got)
@@ -261,6 +262,25 @@ func (h *handing) wait() (ended chan waited) {
 	return ended
 }
 
+// hasLooked waits until the pop that waits has looked, and waits for a deadline.
+func (h *handing) hasLooked() {
+	h.Helper()
+	h.eventually("the pop has looked", func() bool {
+		h.pops.mu.Lock()
+		defer h.pops.mu.Unlock()
+		for w := range h.pops.waiting["g"] {
+			return w.next != never && len(w.freed) == 0
+		}
+		return false
+	})
+}
+
+func (h *handing) want(c *claim, wanted bool) {
+	h.pops.mu.Lock()
+	defer h.pops.mu.Unlock()
+	c.wanted = wanted
+}
+
 // A pop that waits ends when its client leaves, when its group may not consume any
 // more, and when the broker closes.
 func TestPops_WaitOnlyAsLongAsTheyMay(t *testing.T) {
@@ -298,9 +318,12 @@ func TestPops_WaitOnlyAsLongAsTheyMay(t *testing.T) {
 // waited for its message group may go.
 func TestPops_WaitForWhatOthersLeave(t *testing.T) {
 	h := newHanding(t)
-	h.pop(1) // the group begins
+	h.send(&message.Message{})
+	h.pop(1) // it is in flight all the time
 	claim := h.pops.claim(h.key())
 	ended := h.wait()
+	h.hasLooked()
+	h.want(claim, false)
 	h.send(&message.Message{})
 	h.eventually("the pop wants the queue", func() bool {
 		h.pops.mu.Lock()
@@ -310,43 +333,46 @@ func TestPops_WaitForWhatOthersLeave(t *testing.T) {
 	if got := h.pop(1); len(got) != 0 {
 		t.Errorf("two at one queue: %+v", got)
 	}
-	h.pops.release(claim, 0)
-	(<-ended).wants(t, "left by another", 0)
+	h.hasLooked()
+	h.pops.release(claim, 1)
+	(<-ended).wants(t, "left by another", 1)
 
 	claim = h.pops.claim(h.key())
 	h.send(&message.Message{})
 	ended = h.wait()
-	h.pops.mu.Lock()
-	claim.wanted = false
-	h.pops.mu.Unlock()
+	h.hasLooked()
+	h.want(claim, false)
 	h.handOut(func(r *pop.Handout) { r.Fresh[0].Lane, r.Fresh[0].Waits = 7, true })
-	h.pops.release(claim, 2)
+	h.pops.release(claim, 3)
 	left := <-ended
-	left.wants(t, "its message group went on meanwhile", 1)
+	left.wants(t, "its message group went on meanwhile", 2)
 
 	ended = h.wait()
-	handles := protocol.AckRequest{Group: "g", Queues: []protocol.AckQueue{{Topic: "orders", Queue: 3, Fence: left.queues[0].Fence, Offsets: []int64{1}}}}
+	h.hasLooked()
+	handles := protocol.AckRequest{Group: "g", Queues: []protocol.AckQueue{{Topic: "orders", Queue: 3, Fence: left.queues[0].Fence, Offsets: []int64{2}}}}
 	_, err := h.pops.changeInvisible(t.Context(), &protocol.ChangeInvisibleRequest{AckRequest: handles, InvisibleMillis: 20})
 	h.check(err)
 	h.pass(20 * time.Millisecond)
-	(<-ended).wants(t, "due", 1)
+	(<-ended).wants(t, "due", 2)
 
 	claim = h.pops.claim(h.key())
 	h.send(&message.Message{})
 	ended = h.wait()
+	h.hasLooked()
 	h.handOut(func(r *pop.Handout) { r.InvisibleMillis = 20 })
 	claim.wrote = true
-	h.pops.release(claim, 3)
+	h.pops.release(claim, 4)
 	h.pass(20 * time.Millisecond)
-	(<-ended).wants(t, "another's time is over", 2)
+	(<-ended).wants(t, "another's time is over", 3)
 
 	h.send(&message.Message{Group: "a"})
 	h.send(&message.Message{Group: "a"})
-	handles.Queues[0].Fence, handles.Queues[0].Offsets = h.pop(9)[0].Fence, []int64{3}
+	handles.Queues[0].Fence, handles.Queues[0].Offsets = h.pop(9)[0].Fence, []int64{4}
 	ended = h.wait()
+	h.hasLooked()
 	_, err = h.pops.ackMessage(t.Context(), &handles)
 	h.check(err)
-	(<-ended).wants(t, "its message group goes on", 4)
+	(<-ended).wants(t, "its message group goes on", 5)
 }
 
 // Pops and acknowledgements over brokers that are killed: what each handle is worth,

@@ -99,6 +99,19 @@ func (p *popping) popFor(max int, invisible, wait time.Duration) []handle {
 	return got
 }
 
+// waitFor has a pop wait.
+func (p *popping) waitFor(invisible, wait time.Duration) <-chan []handle {
+	popped := make(chan []handle, 1)
+	go func() {
+		got, err := p.tryPop(p.request(9, invisible, wait))
+		if err != nil {
+			p.Error(err)
+		}
+		popped <- got
+	}()
+	return popped
+}
+
 func (p *popping) tryPop(r *protocol.PopRequest) (got []handle, err error) {
 	resp, err := call[protocol.PopResponse](p.deciding, p.conn, protocol.ClassPull, r)
 	if err != nil {
@@ -214,16 +227,14 @@ func TestPop_HandsOutOnceUntilTheTimeIsOver(t *testing.T) {
 func TestPop_WaitsForMessagesDeadlinesAndLanes(t *testing.T) {
 	p := newTimedPopping(t, 3)
 	const wait = harness.Timeout
-	popped := make(chan []handle, 1)
-	pop := func(invisible time.Duration) { go func() { popped <- p.popFor(9, invisible, wait) }() }
-	pop(50 * time.Millisecond)
+	popped := p.waitFor(50*time.Millisecond, wait)
 	p.put(2, "a/1", "a/2")
 	first := <-popped
 	again := p.popFor(9, wait, wait) // when its time is over
 	if fmt.Sprint(first, again) != "[a/1:1] [a/1:2]" {
 		t.Fatalf("got %v, %v", first, again)
 	}
-	pop(wait)
+	popped = p.waitFor(wait, wait)
 	if got := p.ack(again...); got != "ok" {
 		t.Errorf("ack: %s", got)
 	}
@@ -231,7 +242,7 @@ func TestPop_WaitsForMessagesDeadlinesAndLanes(t *testing.T) {
 	if fmt.Sprint(next) != "[a/2:1]" {
 		t.Errorf("got %v", next)
 	}
-	pop(wait)
+	popped = p.waitFor(wait, wait)
 	if got := p.change(20*time.Millisecond, next...); got != "ok" {
 		t.Errorf("change: %s", got)
 	}
@@ -315,8 +326,7 @@ func TestPop_Filters(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"1#green", "2#green"} { // told while the pop waits
-		popped := make(chan []handle, 1)
-		go func() { popped <- p.popFor(9, time.Minute, harness.Timeout) }()
+		popped := p.waitFor(time.Minute, harness.Timeout)
 		p.put(0, text)
 		p.eventually("the offset moves", func() bool { o := p.group("g").Queues[0]; return o.Committed == o.End })
 		p.put(0, "red#red")
