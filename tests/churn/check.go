@@ -209,8 +209,8 @@ func (h *History) checkCommit(c commit, ends []int64) {
 	}
 }
 
-// checkWoken wants a member that slept while its queues went to others to find them
-// lost.
+// checkWoken wants a member that slept while its queues went to others to let go of
+// them.
 func (h *History) checkWoken() {
 	for q, spans := range h.ledger.spans {
 		for i, s := range spans {
@@ -223,7 +223,7 @@ func (h *History) checkWoken() {
 				if m.lost[q] >= a.to {
 					h.counts.Lost++
 				} else {
-					h.faultLocked("%s is woken and does not find out that queue %d is %s's", s.member, q, spans[i+1].member)
+					h.faultLocked("%s is woken and does not let go of queue %d, which is %s's", s.member, q, spans[i+1].member)
 				}
 			}
 		}

@@ -38,7 +38,7 @@ type absence struct{ from, to int64 }
 type life struct {
 	killed int64 // 0: it was not
 	frozen []absence
-	lost   map[int]int64 // when it found a queue lost, the last time
+	lost   map[int]int64 // when it let go of a queue, the last time
 }
 
 // History is what happened in one run. Its methods are safe for concurrent use,
@@ -64,7 +64,7 @@ type Counts struct {
 	// Again counts calls of handlers for messages that had one before.
 	Again int
 	// Late counts the calls of a woken member that began or ended when their queue was
-	// not its own any more, and Lost the queues that it found lost.
+	// not its own any more, and Lost the queues that it then let go of.
 	Late, Lost int
 }
 

@@ -118,11 +118,13 @@ func say(r report) {
 	}
 }
 
-// losses is a log that reports the queues which a member finds lost.
+// losses is a log that reports the queues which a member lets go of: because it finds
+// them lost or, when it hears of the other members first and has nothing to commit,
+// because they are not planned for it.
 type losses struct{ slog.Handler }
 
 func (l losses) Handle(ctx context.Context, r slog.Record) error {
-	if strings.HasPrefix(r.Message, "queue lost") {
+	if strings.HasPrefix(r.Message, "queue lost") || strings.HasPrefix(r.Message, "queue given back") {
 		lost := report{What: lostQueue}
 		r.Attrs(func(a slog.Attr) bool {
 			if a.Key == "queue" {
