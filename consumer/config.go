@@ -255,10 +255,7 @@ func (cfg *Config) settings() (settings, error) {
 	if cfg.Broadcast {
 		return s, errors.Join(err, s.broadcasting(cfg.OffsetsDir, cfg.BrokerOffsets))
 	}
-	s.retry = message.RetryTopic(s.group)
-	s.topics = append(s.topics, s.retry)
-	slices.Sort(s.topics)
-	s.topics = slices.Compact(s.topics)
+	s.readRetries()
 	return s, err
 }
 
@@ -310,6 +307,14 @@ func (s *settings) validate(inGroup bool) error {
 		errs = append(errs, fmt.Errorf("%w: prefetch of %d messages and %d bytes", ErrIllegalConfig, s.maxPrefetch, s.maxPrefetchBytes))
 	}
 	return errors.Join(errs...)
+}
+
+// readRetries adds the topic of what the group failed to process.
+func (s *settings) readRetries() {
+	s.retry = message.RetryTopic(s.group)
+	s.topics = append(s.topics, s.retry)
+	slices.Sort(s.topics)
+	s.topics = slices.Compact(s.topics)
 }
 
 // newClient makes the client and what observes its consumer.

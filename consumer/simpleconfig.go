@@ -4,14 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rmqio/rmq/internal/client"
-	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
@@ -83,10 +81,7 @@ func (cfg *SimpleConfig) settings() (settings, error) {
 	}
 	filters, err := filtersOf(cfg.Subscriptions)
 	s.filters, err = filters, errors.Join(s.validate(true), err, cfg.validateRun())
-	s.retry = message.RetryTopic(s.group)
-	s.topics = append(s.topics, s.retry)
-	slices.Sort(s.topics)
-	s.topics = slices.Compact(s.topics)
+	s.readRetries()
 	return s, err
 }
 

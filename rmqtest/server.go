@@ -18,6 +18,9 @@ import (
 // stopTimeout bounds the end of a broker.
 const stopTimeout = 30 * time.Second
 
+// plenty is how many bytes of the disk the broker takes for free.
+const plenty = 1 << 40
+
 // Server is a standalone server: name server and broker, as `rmq server` runs
 // them. Its methods are for the goroutine of the test.
 type Server struct {
@@ -33,13 +36,15 @@ type Server struct {
 }
 
 // NewServer runs a server until the test ends, on a free port of 127.0.0.1 and in
-// a temporary directory. Each change is applied to the broker's configuration
-// before it starts. Topics are created when somebody first sends to them. Warnings
-// go to the test's log. What fails ends the test.
+// a temporary directory, on a disk that it takes for empty: how full the machine's
+// disk is makes no test drop messages. Each change is applied to the broker's
+// configuration before it starts. Topics are created when somebody first sends to
+// them. Warnings go to the test's log. What fails ends the test.
 func NewServer(t testing.TB, change ...func(*broker.Config)) *Server {
 	t.Helper()
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s := &Server{t: t, listen: "127.0.0.1:0", Config: broker.Config{DataDir: t.TempDir(), Logger: logger}}
+	s.Config.Store.DiskUse = func(string) (used int, free int64, err error) { return 0, plenty, nil }
 	for _, f := range change {
 		f(&s.Config)
 	}
