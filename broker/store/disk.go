@@ -85,8 +85,9 @@ func diskUse(dir string) (used int, free int64, err error) {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, 0, fmt.Errorf("look at the disk of %s: %w", dir, err)
 	}
-	free = int64(s.Bavail) * s.Bsize
-	total := int64(s.Blocks-s.Bfree)*s.Bsize + free // what root may use beyond is not counted, as df does
+	block := int64(s.Bsize) // systems differ in its type
+	free = int64(s.Bavail) * block
+	total := int64(s.Blocks-s.Bfree)*block + free // what root may use beyond is not counted, as df does
 	if total == 0 {
 		return 0, free, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+	"unsafe"
 
 	"go.etcd.io/bbolt"
 
@@ -89,22 +90,32 @@ func fillWithZeros(path string, used, capacity int64) error {
 	return f.Sync()
 }
 
+// database is an open bbolt file.
+type database struct {
+	*bbolt.DB
+	file *os.File // that of DB, which closes it
+}
+
 // openFile opens a bbolt file. The memory map is larger than the capacity, so
 // that it never has to be made anew under a reader.
-func openFile(path string, capacity int64, readOnly bool) (*bbolt.DB, error) {
+func openFile(path string, capacity int64, readOnly bool) (*database, error) {
+	db := &database{}
 	o := &bbolt.Options{
 		Timeout:      time.Second,
 		FreelistType: bbolt.FreelistMapType,
 		NoStatistics: true,
 		ReadOnly:     readOnly,
 		PageSize:     pageSize, // of a new file
+		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+			db.file, err = os.OpenFile(name, flag, mode)
+			return db.file, err
+		},
 	}
 	if !readOnly {
 		o.InitialMmapSize = int(capacity) + 2*MaxRecordBytes
 	}
-	var db *bbolt.DB
 	err := guard(path, func() (err error) {
-		db, err = bbolt.Open(path, 0o600, o)
+		db.DB, err = bbolt.Open(path, 0o600, o)
 		return err
 	})
 	if err != nil {
@@ -112,6 +123,26 @@ func openFile(path string, capacity int64, readOnly bool) (*bbolt.DB, error) {
 	}
 	db.AllocSize = growStep
 	return db, nil
+}
+
+// isInline reports whether a value may be one that bbolt keeps in the page of the
+// bucket's own entry, which it hands out as a copy.
+func isInline(value []byte) bool { return len(value) < pageSize }
+
+// place is where a value that a transaction has read, and that is not inline, lies
+// in the file. To find it the kernel has mapped up to 2 MiB around its beginning;
+// that is given back.
+func (d *database) place(value []byte) int64 {
+	unmap(value)
+	return int64(uintptr(unsafe.Pointer(unsafe.SliceData(value))) - d.Info().Data)
+}
+
+// readAt fills b from an offset of the file. What cannot be read is damaged.
+func (d *database) readAt(b []byte, offset int64) error {
+	if _, err := d.file.ReadAt(b, offset); err != nil {
+		return fmt.Errorf("%w: %s at %d: %w", ErrDamaged, d.file.Name(), offset, err)
+	}
+	return nil
 }
 
 // checkFile looks at a segment file before bbolt does. bbolt turns an empty file

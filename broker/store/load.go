@@ -251,10 +251,9 @@ func (s *segment) readable(visit func(*chunk)) {
 			if b == nil {
 				return nil
 			}
-			index := b.Get(indexKey)
-			c, err := decodeChunk(first, b.Get(dataKey), index, previousChecksum(index))
+			data, index, err := s.copyChunk(b)
 			if err == nil {
-				found = c.clone()
+				found, err = decodeChunk(first, data, index, previousChecksum(index))
 			}
 			return err
 		})

@@ -114,8 +114,12 @@ func (s *segment) chunkWith(tx *bbolt.Tx, index uint64) (*chunk, error) {
 	if b == nil {
 		return nil, fmt.Errorf("%w: %s: %x is not a chunk", ErrDamaged, s.path, key)
 	}
-	first, rows := binary.BigEndian.Uint64(key), b.Get(indexKey)
-	ch, err := decodeChunk(first, b.Get(dataKey), rows, previousChecksum(rows))
+	first := binary.BigEndian.Uint64(key)
+	data, rows, err := s.copyChunk(b)
+	if err != nil {
+		return nil, err
+	}
+	ch, err := decodeChunk(first, data, rows, previousChecksum(rows))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.path, err)
 	}

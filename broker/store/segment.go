@@ -38,7 +38,7 @@ type segment struct {
 
 	mu    sync.RWMutex // held while db is read, and to exchange it
 	info  segmentInfo
-	db    *bbolt.DB   // nil: sealed and not opened yet
+	db    *database   // nil: sealed and not opened yet
 	index *queueIndex // nil: sealed
 	keys  *keyIndex   // nil: sealed
 	ended bool        // closed for good
@@ -266,7 +266,6 @@ func (s *segment) openReadOnlyLocked() error {
 	if err := guard(s.path, func() error { return db.View(s.checkMeta) }); err != nil {
 		return errors.Join(err, db.Close())
 	}
-	readAhead(db)
 	s.db = db
 	return nil
 }
@@ -282,105 +281,6 @@ func (s *segment) close() error {
 	db := s.db
 	s.db = nil
 	return guard(s.path, db.Close)
-}
-
-// fetch appends the data at the locations, which are of this segment, to dst.
-func (s *segment) fetch(dst []byte, locations []location) ([]byte, error) {
-	for i := range locations {
-		l := &locations[i]
-		if l.tail != nil {
-			if data := l.tail.data.Load(); data != nil {
-				dst = append(dst, (*data)[l.pos:l.pos+l.len]...)
-				continue
-			}
-		}
-		return s.fetchFromFile(dst, locations[i:])
-	}
-	return dst, nil
-}
-
-func (s *segment) fetchFromFile(dst []byte, locations []location) ([]byte, error) {
-	err := s.view(func(tx *bbolt.Tx) error {
-		r := fileReader{path: s.path, log: tx.Bucket(logBucket)}
-		for i := range locations {
-			b, err := r.read(&locations[i])
-			if err != nil {
-				return err
-			}
-			dst = append(dst, b...)
-		}
-		return nil
-	})
-	return dst, err
-}
-
-// fileReader reads batches in a transaction.
-type fileReader struct {
-	path  string
-	log   *bbolt.Bucket
-	chunk uint64
-	data  []byte // of the chunk
-}
-
-func (r *fileReader) read(l *location) ([]byte, error) {
-	if l.chunk != r.chunk {
-		b := r.log.Bucket(indexBytes(l.chunk))
-		if b == nil {
-			return nil, fmt.Errorf("%w: %s: chunk %d is missing", ErrDamaged, r.path, l.chunk)
-		}
-		r.data, r.chunk = b.Get(dataKey), l.chunk
-	}
-	if int(l.pos)+int(l.len) > len(r.data) {
-		return nil, fmt.Errorf("%w: %s: chunk %d has %d bytes, a batch lies at %d to %d",
-			ErrDamaged, r.path, l.chunk, len(r.data), l.pos, l.pos+l.len)
-	}
-	return r.data[l.pos : l.pos+l.len], nil
-}
-
-// each hands the locations, which are of this segment, to visit, one after another
-// until it returns false or an error. What load returns is valid during the visit.
-func (s *segment) each(locations []location, visit func(l *location, load rowLoader) (more bool, err error)) error {
-	for i := range locations {
-		l := &locations[i]
-		var data *[]byte
-		if l.tail != nil {
-			data = l.tail.data.Load()
-		}
-		if data == nil {
-			return s.eachInFile(locations[i:], visit)
-		}
-		if more, err := visit(l, rowLoader{tail: *data}); !more || err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *segment) eachInFile(locations []location, visit func(l *location, load rowLoader) (more bool, err error)) error {
-	return s.view(func(tx *bbolt.Tx) error {
-		r := &fileReader{path: s.path, log: tx.Bucket(logBucket)}
-		for i := range locations {
-			if more, err := visit(&locations[i], rowLoader{file: r}); !more || err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// rowLoader reads a batch, if it is asked to, and checks it.
-type rowLoader struct {
-	tail []byte // the chunk's data, if it is in memory
-	file *fileReader
-}
-
-func (r rowLoader) load(l *location) (b []byte, err error) {
-	if r.file == nil {
-		b = r.tail[l.pos : l.pos+l.len]
-	} else if b, err = r.file.read(l); err != nil {
-		return nil, err
-	}
-	return b, l.verify(b)
 }
 
 func indexBytes(i uint64) []byte { return binary.BigEndian.AppendUint64(nil, i) }

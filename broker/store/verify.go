@@ -115,11 +115,13 @@ func (s *segment) chunkAt(first uint64, prev uint32) (c *chunk, err error) {
 			}
 			return nil
 		}
-		checked, err := decodeChunk(first, b.Get(dataKey), b.Get(indexKey), prev)
+		data, index, err := s.copyChunk(b)
 		if err != nil {
+			return err
+		}
+		if c, err = decodeChunk(first, data, index, prev); err != nil {
 			return fmt.Errorf("%s: %w", s.path, err)
 		}
-		c = checked.clone()
 		return nil
 	})
 	return c, err
