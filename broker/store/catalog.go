@@ -71,19 +71,21 @@ func (c *catalog) lastIndex() uint64 {
 }
 
 // dropOldest takes the oldest segment from what readers see. The queues in it
-// begin where it ended for them, or later.
-func (c *catalog) dropOldest(ends map[QueueKey]int64) {
+// begin where it ended for them, or later. It returns what the scrubber found in it.
+func (c *catalog) dropOldest(ends map[QueueKey]int64) (damage error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	damage = c.damage[c.list[0]]
 	delete(c.damage, c.list[0])
 	c.list = slices.Clone(c.list[1:])
 	if ends == nil {
 		c.firsts = nil // not known: looked up when asked for
-		return
+		return damage
 	}
 	for q, end := range ends {
 		c.setFirstLocked(q, end)
 	}
+	return damage
 }
 
 // setFirstLocked does nothing for a queue whose topic was deleted.

@@ -77,10 +77,11 @@ func outcome(t testing.TB, dir string, ends [3]int64) (found error) {
 	return found
 }
 
+// files lists what a log is made of.
 func files(t testing.TB, dir string) (names []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
+		if err == nil && !d.IsDir() && !strings.HasSuffix(path, ".tmp") {
 			names = append(names, d.Name())
 		}
 		return err
@@ -243,7 +244,7 @@ func TestLog_CrashWhileCreatingOrRolling(t *testing.T) {
 	dir, ends := sample(t)
 	leave := func(name string) string {
 		copied := copyDir(t, dir)
-		if err := prepareFile(filepath.Join(copied, name), 96<<10); err != nil {
+		if err := prepareFile(filepath.Join(copied, name), "", 96<<10); err != nil {
 			t.Fatal(err)
 		}
 		return copied
@@ -254,7 +255,7 @@ func TestLog_CrashWhileCreatingOrRolling(t *testing.T) {
 		}
 	}
 	fresh := t.TempDir()
-	if err := prepareFile(filepath.Join(fresh, segmentInfo{First: 1}.name()), 96<<10); err != nil {
+	if err := prepareFile(filepath.Join(fresh, segmentInfo{First: 1}.name()), "", 96<<10); err != nil {
 		t.Fatal(err)
 	}
 	mustAppendClosed(t, fresh, 1) // a first start that crashed before its manifest

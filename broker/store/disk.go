@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 )
 
@@ -104,9 +105,9 @@ func (l *Log) Disk() (Disk, error) {
 	return Disk{UsedPercent: used, FreeBytes: free, Level: l.opts.Watermarks.level(used, free, refusing)}, nil
 }
 
-// CheckDisk looks at the disk, refuses messages or takes them again, logs a change
-// of the level, and returns it. It is called by one goroutine at a time, from time
-// to time.
+// CheckDisk looks at the disk, refuses messages or takes them again, gives back what
+// is kept to be written over, logs a change of the level, and returns it. The
+// goroutine that calls Retain calls it, from time to time.
 func (l *Log) CheckDisk() (DiskLevel, error) {
 	disk, err := l.Disk()
 	if err != nil {
@@ -118,6 +119,11 @@ func (l *Log) CheckDisk() (DiskLevel, error) {
 			ErrDiskFull, l.dir, disk.UsedPercent, l.opts.Watermarks.Refuse))
 	} else if refusing {
 		l.tail.acceptNew(ErrDiskFull)
+	}
+	if disk.Level >= DiskClean {
+		if err := os.RemoveAll(l.path(recycledName)); err != nil {
+			return disk.Level, err
+		}
 	}
 	if disk.Level != l.level {
 		l.logger.Warn("disk", "dir", l.dir, "level", disk.Level, "before", l.level, "used_percent", disk.UsedPercent, "free_bytes", disk.FreeBytes)

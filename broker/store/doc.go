@@ -7,13 +7,15 @@
 // row for each. No other key is written when messages are committed, whatever
 // the number of queues. docs/storage.md shows every byte.
 //
-// Three goroutines belong to a Log, and Close joins them:
+// Four goroutines belong to a Log, and Close joins them:
 //
 //   - the writer turns what is waiting into one group commit;
 //   - the applier takes what is committed, in log order: it enters batches into
 //     the queue index, hands every record to Options.Apply, wakes those who wait
 //     for messages, and answers those who appended;
-//   - the keeper prepares the next segment and seals full ones.
+//   - the preparer makes the next segment, from the file of a dropped one if there
+//     is one;
+//   - the sealer seals full ones.
 //
 // State has these owners: tail holds what is appended and not yet on disk;
 // catalog holds the segments and what readers may see; a segment holds its file

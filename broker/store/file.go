@@ -34,17 +34,31 @@ const (
 	growStep = 1 << 20
 )
 
-// prepareFile makes an empty segment of the given capacity: a bbolt file with
-// its buckets, written with zeros to its end and synced.
-func prepareFile(path string, capacity int64) error {
+// prepareFile makes an empty segment of the given capacity, synced: from the file
+// at old, if that is large enough, else from zeros written to its end. So
+// commits overwrite blocks that the file has, and no block is ever shown that this
+// segment did not write: what bbolt has not allocated nothing leads to.
+func prepareFile(path, old string, capacity int64) error {
+	used, err := createFile(path, capacity)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	if fileBytes(old) >= capacity {
+		return recycle(path, old, capacity)
+	}
+	return fillWithZeros(path, used, capacity)
+}
+
+// createFile makes a bbolt file with a segment's buckets and returns how much of
+// it is used.
+func createFile(path string, capacity int64) (used int64, err error) {
 	if err := os.RemoveAll(path); err != nil {
-		return err
+		return 0, err
 	}
 	db, err := openFile(path, capacity, false)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	var used int64
 	err = db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucket(metaBucket)
 		if err == nil {
@@ -58,10 +72,31 @@ func prepareFile(path string, capacity int64) error {
 			return nil
 		})
 	}
-	if err := errors.Join(err, db.Close()); err != nil {
-		return fmt.Errorf("create %s: %w", path, err)
+	return used, errors.Join(err, db.Close())
+}
+
+// recycle replaces a new file by an old one with the new one's beginning, which
+// says that the rest is free. Sealing may have made the old one larger than it was.
+func recycle(path, old string, capacity int64) error {
+	beginning, err := os.ReadFile(path)
+	if err != nil {
+		return err
 	}
-	return fillWithZeros(path, used, capacity)
+	if err := os.Rename(old, path); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(beginning, 0)
+	if err == nil {
+		err = f.Truncate(capacity)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // fillWithZeros writes what lies between the used part of a file and the

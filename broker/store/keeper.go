@@ -24,37 +24,32 @@ type preparedFile struct {
 	err      error
 }
 
-// keep is the goroutine that prepares the next segment and seals full ones, off
-// the path of appends. A segment that cannot be sealed now stays readable and
-// is sealed when the log is opened next.
-func (l *Log) keep() {
-	full, wanted := l.full, l.wanted
-	for full != nil || wanted != nil {
-		select {
-		case job, ok := <-full:
-			if !ok {
-				full = nil
-				continue
-			}
-			if err := l.seal(job); err != nil {
-				l.logger.Error("seal segment", "err", err)
-			}
-		case info, ok := <-wanted:
-			if !ok {
-				wanted = nil
-				continue
-			}
-			l.prepared <- l.prepare(info.Capacity)
+// sealFull is the goroutine that seals full segments, off the path of appends. One
+// that cannot be sealed now stays readable and is sealed when the log is opened next.
+func (l *Log) sealFull() {
+	for job := range l.full {
+		if err := l.seal(job); err != nil {
+			l.logger.Error("seal segment", "err", err)
 		}
 	}
 }
 
-func (l *Log) prepare(capacity int64) preparedFile {
-	f := preparedFile{path: l.path(preparedName), capacity: capacity}
-	if f.err = l.checkRoom(capacity); f.err != nil {
-		return f
+// prepareNext is the goroutine that prepares the next segment, off the path of
+// appends.
+func (l *Log) prepareNext() {
+	for info := range l.wanted {
+		l.prepared <- l.prepare(info.Capacity)
 	}
-	if f.err = prepareFile(f.path, capacity); f.err != nil {
+}
+
+func (l *Log) prepare(capacity int64) preparedFile {
+	f, old := preparedFile{path: l.path(preparedName), capacity: capacity}, l.path(recycledName)
+	if fileBytes(old) < capacity {
+		if f.err = l.checkRoom(capacity); f.err != nil {
+			return f
+		}
+	}
+	if f.err = prepareFile(f.path, old, capacity); f.err != nil {
 		os.Remove(f.path) // it may be what fills the disk
 	}
 	return f

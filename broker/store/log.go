@@ -9,7 +9,7 @@ import (
 )
 
 // Log is the log of one broker. All methods are safe for concurrent use. Close
-// ends it and joins its goroutines: writer, applier and keeper.
+// ends it and joins its goroutines: writer, applier, preparer and sealer.
 type Log struct {
 	dir      string
 	opts     Options
@@ -24,9 +24,9 @@ type Log struct {
 	wake      chan struct{}     // tells the writer that something waits
 	closing   chan struct{}     // closed by Close
 	committed chan commit       // from the writer to the applier
-	full      chan sealJob      // from the applier to the keeper
-	wanted    chan segmentInfo  // from the writer to the keeper: prepare a file
-	prepared  chan preparedFile // from the keeper to the writer
+	full      chan sealJob      // from the applier to the sealer
+	wanted    chan segmentInfo  // from the writer to the preparer
+	prepared  chan preparedFile // back
 	goroutine sync.WaitGroup
 	closeOnce sync.Once
 	closeErr  error

@@ -10,7 +10,12 @@ import (
 	"strings"
 )
 
-const preparedName = "next.seg.tmp"
+// Files that are no part of the log: the next segment, while it is prepared, and a
+// dropped one that is to become the next.
+const (
+	preparedName = "next.seg.tmp"
+	recycledName = "old.seg.tmp"
+)
 
 // Open opens the log in a directory, or makes an empty one in an empty
 // directory. It verifies every chunk that is not sealed, brings the views up to
@@ -44,7 +49,8 @@ func Open(dir string, o Options) (*Log, error) {
 	a := &applier{Log: l, cache: tailCache{limit: o.TailBytes}}
 	l.goroutine.Go(w.run)
 	l.goroutine.Go(a.run)
-	l.goroutine.Go(l.keep)
+	l.goroutine.Go(l.sealFull)
+	l.goroutine.Go(l.prepareNext)
 	return l, nil
 }
 
@@ -80,7 +86,7 @@ func (l *Log) create() (manifest, error) {
 		return m, err
 	}
 	info := segmentInfo{First: 1, Capacity: l.opts.FirstSegmentBytes}
-	if err := prepareFile(l.path(preparedName), info.Capacity); err != nil {
+	if err := prepareFile(l.path(preparedName), l.path(recycledName), info.Capacity); err != nil {
 		return m, err
 	}
 	m.Segments = []segmentInfo{info}

@@ -119,7 +119,9 @@ func (l *Log) mayDrop(s *segment, r Retention, bytes int64) (map[QueueKey]int64,
 }
 
 // drop takes a segment out of the manifest, out of what readers see, and off the
-// disk, in this order.
+// disk, in this order. The file of the newest dropped segment stays, for the next
+// one to be written into: to fill one with zeros takes as much of the disk as all
+// commits to it. While the disk is almost full none stays, nor one that is damaged.
 func (l *Log) drop(s *segment, ends map[QueueKey]int64) error {
 	err := l.manifest.update(func(m *manifest) {
 		m.Segments = slices.DeleteFunc(m.Segments, func(i segmentInfo) bool { return i.First == s.info.First })
@@ -127,14 +129,18 @@ func (l *Log) drop(s *segment, ends map[QueueKey]int64) error {
 	if err != nil {
 		return err
 	}
-	l.catalog.dropOldest(ends)
+	damage := l.catalog.dropOldest(ends)
 	if err := s.close(); err != nil {
 		l.logger.Warn("close dropped segment", "path", s.path, "err", err)
+	}
+	l.logger.Info("segment dropped", "path", s.path)
+	whole := ends != nil && damage == nil && fileBytes(s.path) >= s.info.Capacity
+	if whole && s.info.Capacity == l.opts.SegmentBytes && l.level < DiskClean {
+		return rename(s.path, l.path(recycledName))
 	}
 	if err := os.Remove(s.path); err != nil {
 		return err
 	}
-	l.logger.Info("segment dropped", "path", s.path)
 	return syncDir(filepath.Dir(s.path))
 }
 

@@ -22,9 +22,10 @@ func aged(t *testing.T, dir string, n int) (l *Log, now *time.Time, o Options) {
 		clock = clock.Add(time.Second)
 	}
 	eventually(t, func() bool {
-		segments := l.catalog.segments()
-		_, sealed := segments[len(segments)-2].sealedInfo()
-		return sealed
+		l.manifest.mu.Lock()
+		defer l.manifest.mu.Unlock()
+		segments := l.manifest.current.Segments
+		return segments[len(segments)-2].Sealed
 	})
 	return l, &clock, o
 }

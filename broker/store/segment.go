@@ -28,7 +28,7 @@ type segmentInfo struct {
 func (i segmentInfo) name() string { return fmt.Sprintf("%020d.seg", i.First) }
 
 // segment is one file of the log. Reads come from any goroutine; commit comes
-// from the writer, seal from the keeper.
+// from the writer, seal from the sealer.
 type segment struct {
 	path    string
 	storeID string

@@ -26,7 +26,7 @@ type writer struct {
 	active *segment
 	next   uint64 // log index of the next record
 	chain  uint32 // checksum of the last chunk
-	asked  bool   // the keeper was asked for the next file
+	asked  bool   // the preparer was asked for the next file
 }
 
 func (w *writer) run() {
@@ -85,7 +85,7 @@ func (w *writer) commit(records []*pending) error {
 // makeRoom rolls over to the next segment when the chunk does not fit, and asks
 // for that segment's file in time.
 func (w *writer) makeRoom(bytes int64) error {
-	if !w.asked && w.active.used > w.active.info.Capacity/2 {
+	if !w.asked && w.active.used > w.active.info.Capacity/8 {
 		w.askForNext()
 	}
 	if w.active.fits(bytes) || w.next == w.active.info.First {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,45 +25,99 @@ import (
 const segmentBytes = 256 << 20
 
 // appendToStore is the store without a broker: batches of one message each,
-// appended as fast as it takes them.
+// appended as fast as it takes them. With Retain it is measured from the moment
+// when it has dropped its first segment, and drops more meanwhile.
 func appendToStore(ctx context.Context, s spec) (o outcome, err error) {
-	l, err := store.Open(s.Dir, store.Options{})
+	var options store.Options
+	if s.Retain > 0 { // all of a size, so that one can be written over for the next
+		options.SegmentBytes = min(max(s.Retain/2, 16<<20), segmentBytes)
+		options.FirstSegmentBytes = options.SegmentBytes
+	}
+	l, err := store.Open(s.Dir, options)
 	if err != nil {
 		return o, err
 	}
-	var acked atomic.Int64
-	var failed fault
-	const queues = 8
-	free := make(chan store.Record, s.Window)
-	for i := range s.Window {
-		free <- store.Record{Type: store.BatchRecord, Queue: store.QueueKey{Topic: 1, Queue: uint32(i % queues)}, Count: 1, Data: s.batch(i, i%queues)}
+	a := newAppender(l, s)
+	if s.Retain > 0 {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		full, dropped := context.WithCancel(ctx)
+		wg.Go(func() { a.retain(ctx, s.Retain, dropped) })
+		err = a.run(full)
+		a.acked.Store(0)
 	}
-	o, err = s.measured(ctx, acked.Load, func(ctx context.Context) error {
-		for ctx.Err() == nil && failed.get() == nil {
-			r := <-free
-			err := l.Append(r, func(_ store.Committed, err error) {
-				if err != nil {
-					failed.set(err)
-				}
-				acked.Add(1)
-				free <- r
-			})
-			if err != nil {
-				return err
-			}
-		}
-		for range s.Window {
-			<-free
-		}
-		return nil
-	})
-	err = errors.Join(err, l.Close(), failed.get())
-	if err != nil {
+	if err == nil {
+		o, err = s.measured(ctx, a.acked.Load, a.run)
+	}
+	if err = errors.Join(err, l.Close(), a.failed.get()); err != nil {
 		return o, err
 	}
-	chunks, err := countChunks(s.Dir)
-	o.Notes = map[string]float64{"chunkBytes": float64(o.Total) * float64(s.Size) / float64(max(chunks, 1))}
+	mean, err := meanChunk(s.Dir)
+	o.Notes = map[string]float64{"chunkBytes": mean}
 	return o, err
+}
+
+// appender appends a window of records again and again.
+type appender struct {
+	log    *store.Log
+	free   chan store.Record
+	acked  atomic.Int64
+	failed fault
+}
+
+func newAppender(l *store.Log, s spec) *appender {
+	const queues = 8
+	a := &appender{log: l, free: make(chan store.Record, s.Window)}
+	for i := range s.Window {
+		a.free <- store.Record{Type: store.BatchRecord, Queue: store.QueueKey{Topic: 1, Queue: uint32(i % queues)}, Count: 1, Data: s.batch(i, i%queues)}
+	}
+	return a
+}
+
+// run appends until ctx ends, and waits for all answers.
+func (a *appender) run(ctx context.Context) error {
+	for ctx.Err() == nil && a.failed.get() == nil {
+		r := <-a.free
+		err := a.log.Append(r, func(_ store.Committed, err error) {
+			if err != nil {
+				a.failed.set(err)
+			}
+			a.acked.Add(1)
+			a.free <- r
+		})
+		if err != nil {
+			return err
+		}
+	}
+	answered := make([]store.Record, cap(a.free))
+	for i := range answered {
+		answered[i] = <-a.free
+	}
+	for _, r := range answered {
+		a.free <- r
+	}
+	return nil
+}
+
+// retain keeps the log below a number of bytes until ctx ends, and tells of the
+// first segment that was dropped.
+func (a *appender) retain(ctx context.Context, bytes int64, dropped func()) {
+	forEver := func(uint64) time.Duration { return 0 }
+	for ctx.Err() == nil {
+		n, err := a.log.Retain(store.Retention{MaxBytes: bytes, MaxAge: forEver, KeepFrom: math.MaxUint64})
+		if err != nil {
+			a.failed.set(err)
+		}
+		if n > 0 || err != nil {
+			dropped()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // batch is one message in a batch of Size bytes.
@@ -83,20 +139,22 @@ var (
 	indexKey  = []byte("i")
 )
 
-// countChunks counts the group commits in a store that nobody has open.
-func countChunks(dir string) (n int, err error) {
+// meanChunk is the mean size of the group commits in a store that nobody has open.
+func meanChunk(dir string) (bytes float64, err error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.seg"))
 	if err != nil {
 		return 0, err
 	}
+	total, n := 0, 0
 	for _, path := range files {
 		db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
 		if err != nil {
 			return 0, err
 		}
 		err = db.View(func(tx *bbolt.Tx) error {
-			return tx.Bucket(logBucket).ForEachBucket(func([]byte) error {
-				n++
+			log := tx.Bucket(logBucket)
+			return log.ForEachBucket(func(key []byte) error {
+				total, n = total+len(log.Bucket(key).Get(dataKey)), n+1
 				return nil
 			})
 		})
@@ -104,7 +162,7 @@ func countChunks(dir string) (n int, err error) {
 			return 0, err
 		}
 	}
-	return n, nil
+	return float64(total) / float64(max(n, 1)), nil
 }
 
 // commitChunks is what bbolt does with chunks of Size bytes when nothing else is

@@ -38,9 +38,10 @@ type spec struct {
 	Group   string `json:"group,omitempty"`
 	Latest  bool   `json:"latest,omitempty"` // consume what comes, not what is there
 	Ack     bool   `json:"ack,omitempty"`
-	Way     string `json:"way,omitempty"`  // to consume
-	Tag     string `json:"tag,omitempty"`  // to consume
-	Rare    bool   `json:"rare,omitempty"` // send some messages with rareTag
+	Way     string `json:"way,omitempty"`    // to consume
+	Tag     string `json:"tag,omitempty"`    // to consume
+	Rare    bool   `json:"rare,omitempty"`   // send some messages with rareTag
+	Retain  int64  `json:"retain,omitempty"` // bytes that the store keeps
 
 	// What is measured begins after Warmup, or with FromFirst at the last look
 	// before the first message, and ends after Time or Count messages.
