@@ -1,10 +1,7 @@
 package store
 
 // applier is the goroutine that takes in what is committed, in log order.
-type applier struct {
-	*Log
-	cache tailCache
-}
+type applier struct{ *Log }
 
 func (a *applier) run() {
 	defer close(a.full)
@@ -22,7 +19,8 @@ func (a *applier) run() {
 }
 
 func (a *applier) apply(c commit) {
-	if err := c.segment.enter(c.chunk, a.cache.add(c.chunk.data)); err != nil {
+	a.newest.add(c.chunk)
+	if err := c.segment.enter(c.chunk); err != nil {
 		a.logger.Error("key index", "err", err)
 	}
 	a.catalog.advance(c.chunk)
@@ -41,4 +39,5 @@ func (a *applier) apply(c commit) {
 	for _, p := range c.records {
 		p.answer(nil)
 	}
+	a.newest.trim()
 }

@@ -41,15 +41,15 @@ func (c *chunk) next() uint64 { return c.first + uint64(c.rows()) }
 func (c *chunk) rows() int { return (len(c.index) - chunkHeadBytes) / rowBytes }
 
 // encodeChunk copies the records, which are consecutive and not empty, behind
-// the chunk whose checksum is prev.
-func encodeChunk(records []*pending, prev uint32) *chunk {
+// the chunk whose checksum is prev. buffer makes room for their data.
+func encodeChunk(records []*pending, prev uint32, buffer func(size int) []byte) *chunk {
 	size := 0
 	for _, p := range records {
 		size += len(p.Data)
 	}
 	c := &chunk{
 		first: records[0].Index,
-		data:  make([]byte, 0, size),
+		data:  buffer(size),
 		index: make([]byte, chunkHeadBytes, chunkHeadBytes+rowBytes*len(records)),
 	}
 	base := records[0].StoreMillis

@@ -11,13 +11,12 @@ import (
 func (s *segment) fetch(dst []byte, locations []location) ([]byte, error) {
 	for i := range locations {
 		l := &locations[i]
-		if l.tail != nil {
-			if data := l.tail.data.Load(); data != nil {
-				dst = append(dst, (*data)[l.pos:l.pos+l.len]...)
-				continue
-			}
+		data := s.newest.lock(l.chunk)
+		if data == nil {
+			return s.fetchFromFile(dst, locations[i:])
 		}
-		return s.fetchFromFile(dst, locations[i:])
+		dst = append(dst, data[l.pos:l.pos+l.len]...)
+		s.newest.unlock()
 	}
 	return dst, nil
 }
@@ -129,14 +128,13 @@ func (s *segment) copyChunk(b *bbolt.Bucket) (data, index []byte, err error) {
 func (s *segment) each(locations []location, visit func(l *location, load rowLoader) (more bool, err error)) error {
 	for i := range locations {
 		l := &locations[i]
-		var data *[]byte
-		if l.tail != nil {
-			data = l.tail.data.Load()
-		}
+		data := s.newest.lock(l.chunk)
 		if data == nil {
 			return s.eachInFile(locations[i:], visit)
 		}
-		if more, err := visit(l, rowLoader{tail: *data}); !more || err != nil {
+		more, err := visit(l, rowLoader{tail: data})
+		s.newest.unlock()
+		if !more || err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"sort"
 	"sync"
-	"sync/atomic"
 )
 
 // location is where a batch lies, as the queue index knows it.
@@ -15,13 +14,9 @@ type location struct {
 	pos     uint32 // in the chunk's data
 	len     uint32
 	millis  int64 // when it was stored
-	tail    *tailChunk
 }
 
 func (l *location) next() int64 { return l.base + int64(l.count) }
-
-// tailChunk is the data of a recent chunk, as long as it is kept in memory.
-type tailChunk struct{ data atomic.Pointer[[]byte] }
 
 // queueIndex is the queue index of a segment that is not sealed. The applier
 // adds; readers look up. Locations of a queue are consecutive, so that a slice
@@ -34,7 +29,7 @@ type queueIndex struct {
 func newQueueIndex() *queueIndex { return &queueIndex{queues: map[QueueKey]*[]location{}} }
 
 // add enters the batches of a chunk.
-func (x *queueIndex) add(c *chunk, tail *tailChunk) {
+func (x *queueIndex) add(c *chunk) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i := range c.rows() {
@@ -49,7 +44,7 @@ func (x *queueIndex) add(c *chunk, tail *tailChunk) {
 		}
 		*all = append(*all, location{
 			base: r.BaseOffset, count: r.Count, tagHash: r.TagHash, millis: r.StoreMillis,
-			chunk: c.first, pos: r.pos, len: r.len, tail: tail,
+			chunk: c.first, pos: r.pos, len: r.len,
 		})
 	}
 }
@@ -85,28 +80,4 @@ func (x *queueIndex) atTime(q QueueKey, millis int64) (int64, bool) {
 		return 0, false
 	}
 	return all[i].base, true
-}
-
-// tailCache keeps the data of the newest chunks in memory, up to a number of
-// bytes. Only the applier calls it.
-type tailCache struct {
-	limit, held int64
-	chunks      []*tailChunk // oldest first
-}
-
-func (c *tailCache) add(data []byte) *tailChunk {
-	t := &tailChunk{}
-	if int64(len(data)) > c.limit {
-		return t
-	}
-	t.data.Store(&data)
-	c.chunks = append(c.chunks, t)
-	c.held += int64(len(data))
-	for c.held > c.limit {
-		oldest := c.chunks[0]
-		c.held -= int64(len(*oldest.data.Load()))
-		oldest.data.Store(nil)
-		c.chunks = c.chunks[1:]
-	}
-	return t
 }

@@ -25,7 +25,7 @@ func (ld *loader) run(m manifest) error {
 	ld.writer.next, ld.writer.chain = m.Segments[0].First, m.Segments[0].Chain
 	ld.catalog.ends = queueEnds{}
 	for i, info := range m.Segments {
-		s := &segment{path: ld.path(info.name()), storeID: m.StoreID, info: info}
+		s := &segment{path: ld.path(info.name()), storeID: m.StoreID, info: info, newest: ld.newest}
 		ld.catalog.addSegment(s)
 		err := ld.load(s, i == len(m.Segments)-1)
 		if errors.Is(err, ErrDamaged) {
@@ -169,7 +169,7 @@ func (ld *loader) loadUnsealed(s *segment) error {
 }
 
 func (ld *loader) takeIn(s *segment, c *chunk) error {
-	if err := s.enter(c, nil); err != nil {
+	if err := s.enter(c); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, s.path, err)
 	}
 	ld.catalog.advance(c)
@@ -189,7 +189,7 @@ func (ld *loader) salvage(s *segment, why error) error {
 	}
 	s.readable(func(c *chunk) {
 		if !s.info.Sealed {
-			if s.enter(c, nil) == nil {
+			if s.enter(c) == nil {
 				ld.catalog.advance(c)
 			}
 		}

@@ -17,6 +17,7 @@ type Log struct {
 	manifest manifestFile
 	tail     tail
 	catalog  catalog
+	newest   *tailCache
 	damage   error // what Open found; the log is then for reading only
 	waiters  waiters
 	level    DiskLevel // as CheckDisk found it last

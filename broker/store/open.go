@@ -37,6 +37,7 @@ func Open(dir string, o Options) (*Log, error) {
 		dir: dir, opts: o, logger: o.Logger,
 		manifest: manifestFile{dir: dir},
 		tail:     tail{limit: o.MaxPendingBytes},
+		newest:   newTailCache(o.TailBytes),
 		waiters:  waiters{queues: map[QueueKey][]*Waiter{}},
 		wake:     make(chan struct{}, 1), closing: make(chan struct{}),
 		committed: make(chan commit, 2), full: make(chan sealJob, 4),
@@ -46,7 +47,7 @@ func Open(dir string, o Options) (*Log, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.closeFiles())
 	}
-	a := &applier{Log: l, cache: tailCache{limit: o.TailBytes}}
+	a := &applier{l}
 	l.goroutine.Go(w.run)
 	l.goroutine.Go(a.run)
 	l.goroutine.Go(l.sealFull)

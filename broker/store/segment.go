@@ -32,6 +32,7 @@ func (i segmentInfo) name() string { return fmt.Sprintf("%020d.seg", i.First) }
 type segment struct {
 	path    string
 	storeID string
+	newest  *tailCache // may have what is in the file; nil: nothing
 	// The writer's: how many bytes of the file hold something, and how many rows
 	// sealing will write.
 	used, rows int64
@@ -127,11 +128,10 @@ func (s *segment) isEmpty() (empty bool, err error) {
 	return empty, err
 }
 
-// enter takes a committed chunk into the queue index and the key index. The tail
-// chunk is nil when the data is not kept in memory. An error says that a batch
-// is in the key index in part only.
-func (s *segment) enter(c *chunk, tail *tailChunk) error {
-	s.index.add(c, tail)
+// enter takes a committed chunk into the queue index and the key index. An error
+// says that a batch is in the key index in part only.
+func (s *segment) enter(c *chunk) error {
+	s.index.add(c)
 	return s.keys.add(c)
 }
 

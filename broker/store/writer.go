@@ -70,7 +70,7 @@ func (w *writer) commitOrSuspend(records []*pending) {
 
 // commit writes the records as one chunk and tells the applier.
 func (w *writer) commit(records []*pending) error {
-	c := encodeChunk(records, w.chain)
+	c := encodeChunk(records, w.chain, w.newest.buffer)
 	if err := w.makeRoom(int64(len(c.data) + len(c.index))); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
@@ -117,6 +117,7 @@ func (w *writer) roll() error {
 	if err != nil {
 		return errors.Join(err, next.close())
 	}
+	next.newest = w.newest
 	w.catalog.addSegment(next)
 	w.committed <- commit{full: &sealJob{segment: w.active, last: w.next - 1, chain: w.chain}}
 	w.logger.Info("segment opened", "path", next.path, "capacity", info.Capacity)

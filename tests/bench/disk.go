@@ -115,7 +115,7 @@ func (a *appender) retain(ctx context.Context, bytes int64, dropped func()) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
