@@ -244,7 +244,7 @@ func TestLog_CrashWhileCreatingOrRolling(t *testing.T) {
 	dir, ends := sample(t)
 	leave := func(name string) string {
 		copied := copyDir(t, dir)
-		if err := prepareFile(filepath.Join(copied, name), "", 96<<10); err != nil {
+		if err := prepareFile(filepath.Join(copied, name), "", 96<<10, atOnce); err != nil {
 			t.Fatal(err)
 		}
 		return copied
@@ -255,7 +255,7 @@ func TestLog_CrashWhileCreatingOrRolling(t *testing.T) {
 		}
 	}
 	fresh := t.TempDir()
-	if err := prepareFile(filepath.Join(fresh, segmentInfo{First: 1}.name()), "", 96<<10); err != nil {
+	if err := prepareFile(filepath.Join(fresh, segmentInfo{First: 1}.name()), "", 96<<10, atOnce); err != nil {
 		t.Fatal(err)
 	}
 	mustAppendClosed(t, fresh, 1) // a first start that crashed before its manifest

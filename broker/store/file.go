@@ -37,8 +37,9 @@ const (
 // prepareFile makes an empty segment of the given capacity, synced: from the file
 // at old, if that is large enough, else from zeros written to its end. So
 // commits overwrite blocks that the file has, and no block is ever shown that this
-// segment did not write: what bbolt has not allocated nothing leads to.
-func prepareFile(path, old string, capacity int64) error {
+// segment did not write: what bbolt has not allocated nothing leads to. wait is
+// called with the share of the zeros that is written before more are, and may end it.
+func prepareFile(path, old string, capacity int64, wait func(filled float64) error) error {
 	used, err := createFile(path, capacity)
 	if err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
@@ -46,7 +47,7 @@ func prepareFile(path, old string, capacity int64) error {
 	if fileBytes(old) >= capacity {
 		return recycle(path, old, capacity)
 	}
-	return fillWithZeros(path, used, capacity)
+	return fillWithZeros(path, used, capacity, wait)
 }
 
 // createFile makes a bbolt file with a segment's buckets and returns how much of
@@ -102,7 +103,7 @@ func recycle(path, old string, capacity int64) error {
 // fillWithZeros writes what lies between the used part of a file and the
 // capacity, so that no later commit has to allocate blocks or change the file's
 // size.
-func fillWithZeros(path string, used, capacity int64) error {
+func fillWithZeros(path string, used, capacity int64, wait func(filled float64) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -114,7 +115,10 @@ func fillWithZeros(path string, used, capacity int64) error {
 	zeros := make([]byte, zeroStep)
 	for at := used; at < capacity; at += zeroStep {
 		n := min(zeroStep, capacity-at)
-		_, err := f.WriteAt(zeros[:n], at)
+		err := wait(float64(at) / float64(capacity))
+		if err == nil {
+			_, err = f.WriteAt(zeros[:n], at)
+		}
 		if err == nil {
 			err = writeOut(f, at, n) // by and by: one sync of everything would hold up the commits' syncs
 		}

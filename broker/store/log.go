@@ -18,6 +18,7 @@ type Log struct {
 	tail     tail
 	catalog  catalog
 	newest   *tailCache
+	pace     *pace
 	damage   error // what Open found; the log is then for reading only
 	waiters  waiters
 	level    DiskLevel // as CheckDisk found it last

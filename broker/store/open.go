@@ -38,6 +38,7 @@ func Open(dir string, o Options) (*Log, error) {
 		manifest: manifestFile{dir: dir},
 		tail:     tail{limit: o.MaxPendingBytes},
 		newest:   newTailCache(o.TailBytes),
+		pace:     newPace(),
 		waiters:  waiters{queues: map[QueueKey][]*Waiter{}},
 		wake:     make(chan struct{}, 1), closing: make(chan struct{}),
 		committed: make(chan commit, 2), full: make(chan sealJob, 4),
@@ -87,7 +88,7 @@ func (l *Log) create() (manifest, error) {
 		return m, err
 	}
 	info := segmentInfo{First: 1, Capacity: l.opts.FirstSegmentBytes}
-	if err := prepareFile(l.path(preparedName), l.path(recycledName), info.Capacity); err != nil {
+	if err := prepareFile(l.path(preparedName), l.path(recycledName), info.Capacity, atOnce); err != nil {
 		return m, err
 	}
 	m.Segments = []segmentInfo{info}
@@ -97,6 +98,9 @@ func (l *Log) create() (manifest, error) {
 	}
 	return m, errors.Join(s.close(), m.write(l.dir))
 }
+
+// atOnce waits for nothing.
+func atOnce(float64) error { return nil }
 
 func newStoreID() string {
 	var id [16]byte

@@ -90,6 +90,11 @@ func (s *segment) fits(bytes int64) bool {
 	return s.used+bytes+slack+s.rows*sealedRowBytes <= s.info.Capacity
 }
 
+// usedShare is how much of the capacity is used, from 0 to 1.
+func (s *segment) usedShare() float64 {
+	return min(float64(s.used)/float64(s.info.Capacity), 1)
+}
+
 // commit writes a chunk: when it returns nil the chunk is on disk.
 func (s *segment) commit(c *chunk) error {
 	return guard(s.path, func() error {

@@ -32,6 +32,7 @@ type writer struct {
 func (w *writer) run() {
 	defer close(w.committed)
 	defer close(w.wanted)
+	defer w.pace.end()
 	for {
 		records := w.tail.take()
 		if len(records) > 0 {
@@ -78,6 +79,7 @@ func (w *writer) commit(records []*pending) error {
 		return fmt.Errorf("%w: %s: %w", ErrPoisoned, w.active.path, err)
 	}
 	w.chain, w.next = c.crc, c.next()
+	w.pace.set(w.active.usedShare())
 	w.committed <- commit{segment: w.active, chunk: c, records: records}
 	return nil
 }
@@ -85,7 +87,7 @@ func (w *writer) commit(records []*pending) error {
 // makeRoom rolls over to the next segment when the chunk does not fit, and asks
 // for that segment's file in time.
 func (w *writer) makeRoom(bytes int64) error {
-	if !w.asked && w.active.used > w.active.info.Capacity/8 {
+	if !w.asked && w.active.usedShare() > askShare {
 		w.askForNext()
 	}
 	if w.active.fits(bytes) || w.next == w.active.info.First {
@@ -103,6 +105,7 @@ func (w *writer) askForNext() {
 }
 
 func (w *writer) roll() error {
+	w.pace.set(1)
 	file := <-w.prepared
 	w.asked = false
 	if file.err != nil {

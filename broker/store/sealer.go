@@ -1,7 +1,5 @@
 package store
 
-import "os"
-
 // sealJob is a full segment, with what sealing needs to know.
 type sealJob struct {
 	segment *segment
@@ -17,13 +15,6 @@ func (j *sealJob) sealed(i segmentInfo) segmentInfo {
 	return i
 }
 
-// preparedFile is an empty segment, or why there is none.
-type preparedFile struct {
-	path     string
-	capacity int64
-	err      error
-}
-
 // sealFull is the goroutine that seals full segments, off the path of appends. One
 // that cannot be sealed now stays readable and is sealed when the log is opened next.
 func (l *Log) sealFull() {
@@ -32,27 +23,6 @@ func (l *Log) sealFull() {
 			l.logger.Error("seal segment", "err", err)
 		}
 	}
-}
-
-// prepareNext is the goroutine that prepares the next segment, off the path of
-// appends.
-func (l *Log) prepareNext() {
-	for info := range l.wanted {
-		l.prepared <- l.prepare(info.Capacity)
-	}
-}
-
-func (l *Log) prepare(capacity int64) preparedFile {
-	f, old := preparedFile{path: l.path(preparedName), capacity: capacity}, l.path(recycledName)
-	if fileBytes(old) < capacity {
-		if f.err = l.checkRoom(capacity); f.err != nil {
-			return f
-		}
-	}
-	if f.err = prepareFile(f.path, old, capacity); f.err != nil {
-		os.Remove(f.path) // it may be what fills the disk
-	}
-	return f
 }
 
 func (l *Log) seal(job sealJob) error {
