@@ -112,21 +112,51 @@ func fillWithZeros(path string, used, capacity int64, wait func(filled float64) 
 	if err := f.Truncate(used); err != nil {
 		return err
 	}
-	zeros := make([]byte, zeroStep)
+	if err := reserve(f, used, capacity-used); err != nil {
+		return fmt.Errorf("reserve %s to %d bytes: %w", path, capacity, err)
+	}
+	z := zeroWriter{file: f, direct: openDirect(path), zeros: make([]byte, zeroStep)}
+	defer z.close()
 	for at := used; at < capacity; at += zeroStep {
-		n := min(zeroStep, capacity-at)
 		err := wait(float64(at) / float64(capacity))
 		if err == nil {
-			_, err = f.WriteAt(zeros[:n], at)
-		}
-		if err == nil {
-			err = writeOut(f, at, n) // by and by: one sync of everything would hold up the commits' syncs
+			err = z.write(at, min(zeroStep, capacity-at))
 		}
 		if err != nil {
 			return fmt.Errorf("fill %s to %d bytes: %w", path, capacity, err)
 		}
 	}
 	return f.Sync()
+}
+
+// zeroWriter writes zeros past the kernel's cache if it can: there they would push
+// out what is read, and cost more than all of a commit but its sync. Each step is
+// with the disk when it returns: one sync of everything would hold up the commits'.
+type zeroWriter struct {
+	file   *os.File
+	direct *os.File // nil: through the cache
+	zeros  []byte
+}
+
+func (z *zeroWriter) write(at, n int64) error {
+	if z.direct != nil {
+		_, err := z.direct.WriteAt(z.zeros[:n], at)
+		if !refusesDirect(err) {
+			return err
+		}
+		z.close()
+	}
+	if _, err := z.file.WriteAt(z.zeros[:n], at); err != nil {
+		return err
+	}
+	return writeOut(z.file, at, n)
+}
+
+func (z *zeroWriter) close() {
+	if z.direct != nil {
+		z.direct.Close() // what was written is synced through file
+		z.direct = nil
+	}
 }
 
 // database is an open bbolt file.

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -49,5 +51,27 @@ func TestPace_WaitEndsWithTheWriter(t *testing.T) {
 	p.end()
 	if err := <-waited; !errors.Is(err, ErrClosed) {
 		t.Errorf("got %v, want ErrClosed", err)
+	}
+}
+
+// TestPrepareFile_IsZeroToItsEnd: whatever the capacity, also one that cannot be
+// written past the kernel's cache as a whole.
+func TestPrepareFile_IsZeroToItsEnd(t *testing.T) {
+	for _, capacity := range []int64{96 << 10, 100_001, 3<<20 + 777} {
+		path := filepath.Join(t.TempDir(), "prepared")
+		if err := prepareFile(path, "", capacity, atOnce); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil || int64(len(b)) != capacity {
+			t.Fatalf("%d bytes, want %d: %v", len(b), capacity, err)
+		}
+		const used = 8 * pageSize // by an empty segment, at most
+		if at := bytes.IndexFunc(b[used:], func(r rune) bool { return r != 0 }); at >= 0 {
+			t.Errorf("capacity %d: byte %d is not 0", capacity, used+at)
+		}
+		if err := checkFile(path); err != nil {
+			t.Error(err)
+		}
 	}
 }
