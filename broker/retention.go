@@ -119,7 +119,20 @@ func (r *retention) limits(unconsumed func() group.Unconsumed) store.Retention {
 			}
 			return math.MaxInt64
 		},
+		Unknown: r.unknown(),
 	}
+}
+
+// unknown is what holds whatever the topic.
+func (r *retention) unknown() store.Unknown {
+	u := store.Unknown{MaxAge: max(r.cfg.MaxAge, 0)}
+	for _, t := range r.state.topics.List() {
+		u.Needed = u.Needed || t.KeepUntilConsumed
+		if age := r.maxAge(t); u.MaxAge > 0 && (age == 0 || age > u.MaxAge) {
+			u.MaxAge = age
+		}
+	}
+	return u
 }
 
 // carry carries messages that are held back out of the segments that could go.

@@ -380,6 +380,37 @@ func (k *keeping) status() *protocol.BrokerStatusResponse {
 
 // TestRetention_ViewsThatCannotBeBuiltAnew damages views.db before and after the
 // log has lost what they were built from.
+// TestRetention_UnreadableSegment: a segment of which nobody knows whose messages it
+// has stays as long as any topic keeps messages, and no longer.
+func TestRetention_UnreadableSegment(t *testing.T) {
+	k := newKeeping(t, broker.Retention{})
+	k.topic("orders")
+	k.topic("archive", retention(2*broker.DefaultMaxAge))
+	k.topic("ledger", keepUntilConsumed)
+	k.send("orders", 150)
+	k.cluster.Stop()
+	oldest := filepath.Join(k.cluster.Config.DataDir, "log", fmt.Sprintf("%020d.seg", 1))
+	k.check(os.WriteFile(oldest, make([]byte, 64<<10), 0o600))
+	k.start()
+
+	stays := func(why string) {
+		t.Helper()
+		if k.look(); k.firstIndex() != 1 {
+			t.Fatalf("the log begins at %d: %s", k.firstIndex(), why)
+		}
+	}
+	k.pass(broker.DefaultMaxAge + time.Hour)
+	stays("it may have messages of a topic that keeps them for longer")
+	k.pass(broker.DefaultMaxAge)
+	stays("it may have messages that nobody has consumed")
+	_, err := k.admin.DeleteTopic(t.Context(), "ledger", admin.Target{})
+	k.check(err)
+	k.eventually("the segment is dropped, and what is old with it", func() bool {
+		first, end := k.bounds("orders")
+		return k.firstIndex() > 1 && first == 150 && end == 150
+	})
+}
+
 func TestRetention_ViewsThatCannotBeBuiltAnew(t *testing.T) {
 	k := newKeeping(t, broker.Retention{})
 	views := filepath.Join(k.cluster.Config.DataDir, "views.db")

@@ -17,7 +17,7 @@ type Log struct {
 	manifest manifestFile
 	tail     tail
 	catalog  catalog
-	newest   *tailCache
+	newest   *newestChunks
 	pace     *pace
 	damage   error // what Open found; the log is then for reading only
 	waiters  waiters

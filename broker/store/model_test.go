@@ -122,7 +122,7 @@ func goldenChunk() *chunk {
 	return encodeChunk([]*pending{
 		r(41, Record{Type: BatchRecord, Queue: QueueKey{Topic: 7, Queue: 3}, Count: 2, TagHash: 0xabcdef01, Data: []byte("batch")}, 100, 1700000000000),
 		r(42, Record{Type: OffsetsRecord, Data: []byte("offsets")}, 0, 1700000000005),
-	}, 0x11223344, newTailCache(0).buffer)
+	}, 0x11223344, newNewest(0).buffer)
 }
 
 func TestChunk_Golden(t *testing.T) {

@@ -37,7 +37,7 @@ func Open(dir string, o Options) (*Log, error) {
 		dir: dir, opts: o, logger: o.Logger,
 		manifest: manifestFile{dir: dir},
 		tail:     tail{limit: o.MaxPendingBytes},
-		newest:   newTailCache(o.TailBytes),
+		newest:   newNewest(o.TailBytes),
 		pace:     newPace(),
 		waiters:  waiters{queues: map[QueueKey][]*Waiter{}},
 		wake:     make(chan struct{}, 1), closing: make(chan struct{}),

@@ -29,14 +29,27 @@ type Retention struct {
 	// whatever their age, because groups have not consumed them; nil, or the
 	// highest int64: nothing is needed.
 	NeededFrom func(QueueKey) int64
+	// Unknown decides over a segment that is so damaged that nobody knows which
+	// queues it has.
+	Unknown Unknown
 	// Force drops the oldest segment whatever MaxAge and NeededFrom say: the disk
 	// is almost full. KeepFrom holds.
 	Force bool
 }
 
+// Unknown is what holds for a segment whose queues are not known: it goes when it
+// may, whatever they are.
+type Unknown struct {
+	// MaxAge is the longest of all topics; 0: for ever.
+	MaxAge time.Duration
+	// Needed says that there are queues that NeededFrom is about.
+	Needed bool
+}
+
 // Retain drops what may be dropped now and returns how many segments that were.
-// The newest sealed segment stays: it has the ends of all queues. A crash leaves either the manifest with a segment or a file that is not in the
-// manifest, which the next start removes. It is called by one goroutine at a time.
+// The newest sealed segment stays: it has the ends of all queues. A crash leaves
+// either the manifest with a segment or a file that is not in the manifest, which
+// the next start removes. It is called by one goroutine at a time.
 func (l *Log) Retain(r Retention) (dropped int, err error) {
 	for {
 		if !l.manifest.canSpareOldest() {
@@ -87,9 +100,11 @@ func (l *Log) mayDrop(s *segment, r Retention, bytes int64) (map[QueueKey]int64,
 	if !sealed || info.Last >= r.KeepFrom {
 		return nil, false, nil
 	}
+	age := time.Duration(l.opts.Now().UnixMilli()-info.LastMillis) * time.Millisecond
+	tooLarge := r.MaxBytes > 0 && bytes > r.MaxBytes
 	ends, err := s.lastOffsets()
-	if errors.Is(err, ErrDamaged) && r.Force {
-		return nil, true, nil // nothing can be read from it, nor who needs it
+	if errors.Is(err, ErrDamaged) && (r.Force || r.Unknown.mayGo(age, tooLarge)) {
+		return nil, true, nil
 	}
 	if err != nil || r.Force {
 		return ends, err == nil, err
@@ -101,10 +116,9 @@ func (l *Log) mayDrop(s *segment, r Retention, bytes int64) (map[QueueKey]int64,
 			}
 		}
 	}
-	if r.MaxBytes > 0 && bytes > r.MaxBytes {
+	if tooLarge {
 		return ends, true, nil
 	}
-	age := time.Duration(l.opts.Now().UnixMilli()-info.LastMillis) * time.Millisecond
 	topics := map[uint64]bool{}
 	for q := range ends {
 		topics[q.Topic] = true
@@ -116,6 +130,10 @@ func (l *Log) mayDrop(s *segment, r Retention, bytes int64) (map[QueueKey]int64,
 	}
 	// A segment without messages is as old as any topic lets it be.
 	return ends, len(topics) > 0 || age > r.MaxAge(0) && r.MaxAge(0) > 0, nil
+}
+
+func (u Unknown) mayGo(age time.Duration, tooLarge bool) bool {
+	return !u.Needed && (tooLarge || u.MaxAge > 0 && age >= u.MaxAge)
 }
 
 // drop takes a segment out of the manifest, out of what readers see, and off the

@@ -117,6 +117,46 @@ func TestRetain_Holds(t *testing.T) {
 	}
 }
 
+// TestRetain_UnreadableSegment: a segment that nobody can read goes when it may go
+// whatever is in it, and holds up nothing for ever.
+func TestRetain_UnreadableSegment(t *testing.T) {
+	dir := t.TempDir()
+	l, clock, o := aged(t, dir, 300)
+	first, last := l.catalog.segments()[0].path, l.Status().LastIndex
+	mustClose(t, l)
+	if err := os.WriteFile(first, make([]byte, 128<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.Position = last // else the damage is found by the views
+	l = mustOpen(t, dir, o)
+	*clock = clock.Add(2 * time.Hour)
+	old := Retention{MaxAge: always(time.Minute), KeepFrom: keepNothing}
+	for name, change := range map[string]func(*Retention){
+		"some topic for ever":    func(r *Retention) { r.Unknown.MaxAge = 0 },
+		"some topic for longer":  func(r *Retention) { r.Unknown.MaxAge = 3 * time.Hour },
+		"some group may need it": func(r *Retention) { r.Unknown = Unknown{MaxAge: time.Hour, Needed: true}; r.MaxBytes = 1 },
+		"the views need it":      func(r *Retention) { r.Unknown.MaxAge, r.KeepFrom = time.Hour, 1 },
+	} {
+		r := old
+		change(&r)
+		if n, err := l.Retain(r); n != 0 || err != nil && !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: dropped %d: %v", name, n, err)
+		}
+	}
+	r := old
+	r.Unknown.MaxAge = time.Hour
+	if n, err := l.Retain(r); n < 2 || err != nil {
+		t.Errorf("dropped %d: %v", n, err)
+	}
+	if _, err := os.Stat(first); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the unreadable segment is still there: %v", err)
+	}
+	for q := range uint32(2) {
+		from, end := l.Bounds(QueueKey{testTopic, q})
+		wantQueue(t, l, q, from, end)
+	}
+}
+
 func TestRetain_ClockThatStepsBack(t *testing.T) {
 	l, clock, _ := aged(t, t.TempDir(), 100)
 	*clock = time.Unix(0, 0)

@@ -32,7 +32,7 @@ func (i segmentInfo) name() string { return fmt.Sprintf("%020d.seg", i.First) }
 type segment struct {
 	path    string
 	storeID string
-	newest  *tailCache // may have what is in the file; nil: nothing
+	newest  *newestChunks // may have what is in the file; nil: nothing
 	// The writer's: how many bytes of the file hold something, and how many rows
 	// sealing will write.
 	used, rows int64

@@ -71,3 +71,27 @@ func echo(ctx context.Context, s spec) (o outcome, err error) {
 		return nil
 	})
 }
+
+// echoSync is clients with a connection each, of which every one has a frame under
+// way: what callers who wait can do with this wire at best.
+func echoSync(ctx context.Context, s spec) (o outcome, err error) {
+	conns, answers := make([]*nats.Conn, s.Clients), make([]chan struct{}, s.Clients)
+	inboxes, frame := make([]string, s.Clients), s.body()
+	for i := range conns {
+		if conns[i], err = nats.Connect(s.Addr); err != nil {
+			return o, err
+		}
+		defer conns[i].Close()
+		answers[i], inboxes[i] = make(chan struct{}, 1), nats.NewInbox()
+		if _, err := conns[i].Subscribe(inboxes[i], func(*nats.Msg) { answers[i] <- struct{}{} }); err != nil {
+			return o, err
+		}
+	}
+	return s.callers(ctx, func(i int) error {
+		if err := conns[i].PublishRequest(echoSubject, inboxes[i], frame); err != nil {
+			return err
+		}
+		<-answers[i]
+		return nil
+	})
+}

@@ -165,10 +165,12 @@ func (b *bench) oneCaller() scenario {
 			{"rmq", b.onRMQ(one("rmq-sync"))},
 			{"JetStream sync, always", b.onJetStream(one("js-sync"), true)},
 			{"JetStream sync, default", b.onJetStream(one("js-sync"), false)},
+			{"NATS echo", b.onEcho(one("echo-sync"))},
 		},
 		rows: []row{
 			{number: "5", work: "one synchronous producer, 1 KiB", a: rate(0), b: rate(1), must: 0.7, aim: 1},
 			{number: "5a", work: "one synchronous producer, 1 KiB", a: rate(0), b: rate(2)},
+			{number: "5b", work: "one synchronous producer, 1 KiB", a: rate(0), b: rate(3)},
 		},
 	}
 }
@@ -183,11 +185,14 @@ func (b *bench) manyCallers() scenario {
 			{"64 on JetStream, always", b.onJetStream(many("js-sync"), true)},
 			{"rmq, shared", b.onRMQ(shared)},
 			{"64 on JetStream, default", b.onJetStream(many("js-sync"), false)},
+			{"64 on NATS echo", b.onEcho(many("echo-sync"))},
 		},
 		rows: []row{
 			{number: "6", work: "64 synchronous producers, 128 B", a: rate(0), b: rate(1), must: 8, aim: 16},
 			{number: "6a", work: "64 callers of one producer, 128 B", a: rate(2), b: rate(1)},
 			{number: "6b", work: "64 synchronous producers, 128 B", a: rate(0), b: rate(3)},
+			{number: "6c", work: "64 on NATS echo, 128 B", a: rate(4), b: rate(1)},
+			{number: "6d", work: "64 synchronous producers, 128 B", a: rate(0), b: rate(4)},
 		},
 	}
 }

@@ -73,7 +73,7 @@ var loads = map[string]func(context.Context, spec) (outcome, error){
 	"rmq-produce": produceRMQ, "rmq-sync": syncRMQ, "rmq-single": singleRMQ, "rmq-consume": consumeRMQ, "rmq-way": consumeWay,
 	"js-produce": produceJetStream, "js-sync": syncJetStream, "js-atomic": atomicJetStream, "js-fast": fastJetStream,
 	"js-fetch": fetchJetStream, "js-consume": consumeJetStream,
-	"echo": echo, "store": appendToStore, "chunks": commitChunks, "read": readFiles, "sync-probe": probeSync, "sync-rate": rateSync,
+	"echo": echo, "echo-sync": echoSync, "store": appendToStore, "chunks": commitChunks, "read": readFiles, "sync-probe": probeSync, "sync-rate": rateSync,
 }
 
 // servers are the roles that serve until stdin ends.

@@ -5,19 +5,19 @@ import (
 	"sync"
 )
 
-// tailCache keeps the data of the newest chunks in memory for readers, up to a
+// newestChunks keeps the data of the newest chunks in memory for readers, up to a
 // number of bytes. The applier adds; readers lock and unlock. The buffers of what
 // goes serve new chunks: a commit of megabytes would else make as much garbage.
-type tailCache struct {
+type newestChunks struct {
 	limit int64
 	free  chan []byte // buffers of reusedBytes
 
 	mu     sync.RWMutex // held while data of a chunk is read
 	held   int64
-	chunks []tailChunk // oldest first
+	chunks []heldChunk // oldest first
 }
 
-type tailChunk struct {
+type heldChunk struct {
 	first uint64 // its log index
 	data  []byte
 }
@@ -26,12 +26,12 @@ type tailChunk struct {
 // largest commits, and of all that are at least a quarter of it.
 const reusedBytes = maxCommitBytes
 
-func newTailCache(limit int64) *tailCache {
-	return &tailCache{limit: limit, free: make(chan []byte, 4)}
+func newNewest(limit int64) *newestChunks {
+	return &newestChunks{limit: limit, free: make(chan []byte, 4)}
 }
 
 // buffer returns an empty buffer with room for a chunk's data.
-func (c *tailCache) buffer(size int) []byte {
+func (c *newestChunks) buffer(size int) []byte {
 	if size < reusedBytes/4 || size > reusedBytes {
 		return make([]byte, 0, size)
 	}
@@ -44,16 +44,16 @@ func (c *tailCache) buffer(size int) []byte {
 }
 
 // add takes a chunk.
-func (c *tailCache) add(ch *chunk) {
+func (c *newestChunks) add(ch *chunk) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.chunks = append(c.chunks, tailChunk{ch.first, ch.data})
+	c.chunks = append(c.chunks, heldChunk{ch.first, ch.data})
 	c.held += int64(cap(ch.data))
 }
 
 // trim forgets the oldest chunks until the rest is within the limit. Nobody holds
 // data of chunks that were added but readers.
-func (c *tailCache) trim() {
+func (c *newestChunks) trim() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.held > c.limit {
@@ -61,7 +61,7 @@ func (c *tailCache) trim() {
 	}
 }
 
-func (c *tailCache) dropOldestLocked() {
+func (c *newestChunks) dropOldestLocked() {
 	b := c.chunks[0].data
 	c.chunks[0].data = nil
 	c.chunks = c.chunks[1:]
@@ -77,7 +77,7 @@ func (c *tailCache) dropOldestLocked() {
 
 // lock returns the data of a chunk, which is valid until unlock; nil when it is
 // not in memory, and then there is nothing to unlock.
-func (c *tailCache) lock(chunk uint64) []byte {
+func (c *newestChunks) lock(chunk uint64) []byte {
 	if c == nil {
 		return nil
 	}
@@ -90,4 +90,4 @@ func (c *tailCache) lock(chunk uint64) []byte {
 	return nil
 }
 
-func (c *tailCache) unlock() { c.mu.RUnlock() }
+func (c *newestChunks) unlock() { c.mu.RUnlock() }

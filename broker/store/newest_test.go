@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// TestTailCache_BuffersOfReadersAreTheirs has readers look at the newest chunks
+// TestNewestChunks_BuffersOfReadersAreTheirs has readers look at the newest chunks
 // while their buffers serve new ones: what a reader sees never changes under it.
-func TestTailCache_BuffersOfReadersAreTheirs(t *testing.T) {
-	c := newTailCache(3 * reusedBytes)
+func TestNewestChunks_BuffersOfReadersAreTheirs(t *testing.T) {
+	c := newNewest(3 * reusedBytes)
 	const chunks, size = 200, reusedBytes / 4
 	var last atomic.Uint64
 	var wg sync.WaitGroup
