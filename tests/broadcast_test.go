@@ -20,37 +20,11 @@ import (
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
-// listener is what one member of a broadcast group got.
-type listener struct {
-	mu  sync.Mutex
-	got map[string]int // by body
-}
-
-func (l *listener) handle(_ context.Context, d *consumer.Delivery) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.got == nil {
-		l.got = map[string]int{}
-	}
-	l.got[string(d.Body)]++
-	return nil
-}
-
-// count is how many messages came, and how many of them again.
-func (l *listener) count() (distinct, again int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, n := range l.got {
-		again += n - 1
-	}
-	return len(l.got), again
-}
-
 // hears waits until a listener has got so many messages, each once.
 func (c *consumption) hears(l *listener, n int) {
 	c.Helper()
-	harness.Eventually(c, fmt.Sprintf("%d messages", n), func() bool { got, _ := l.count(); return got == n })
-	if _, again := l.count(); again != 0 {
+	harness.Eventually(c, fmt.Sprintf("%d messages", n), func() bool { got, _ := l.deliveries(); return got == n })
+	if _, again := l.deliveries(); again != 0 {
 		c.Errorf("%d messages came again", again)
 	}
 }
@@ -142,7 +116,7 @@ func TestBroadcast_OffsetsOfAGroup(t *testing.T) {
 	if _, err := c.admin.ResetOffsets(t.Context(), admin.Reset{Group: own, Topic: consumedTopic, To: protocol.ResetToEarliest}, admin.Target{}); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, "all of them again", func() bool { _, again := one.count(); return again == 20 })
+	harness.Eventually(t, "all of them again", func() bool { _, again := one.deliveries(); return again == 20 })
 	stop()
 	c.publish(2, 3)
 	lag, err := c.admin.GroupLag(t.Context(), own, admin.Target{})
@@ -179,7 +153,7 @@ func TestBroadcast_Failures(t *testing.T) {
 	if err := <-dropped; !errors.Is(err, consumer.ErrDropped) || !strings.Contains(err.Error(), "no funds") {
 		t.Errorf("got %v, want ErrDropped", err)
 	}
-	harness.Eventually(t, "three attempts", func() bool { n, again := one.count(); return n == 5 && again == 2 })
+	harness.Eventually(t, "three attempts", func() bool { n, again := one.deliveries(); return n == 5 && again == 2 })
 	stop()
 	topics, err := c.admin.TopicNames(t.Context())
 	if err != nil || slices.Contains(topics, message.RetryTopic("billing")) {

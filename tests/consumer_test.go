@@ -30,16 +30,40 @@ type consumption struct {
 	admin    *admin.Admin
 	broker   string
 	sent     int
+	listener // that of all consumers which have none of their own
+}
 
+// listener is what consumers got.
+type listener struct {
 	mu  sync.Mutex
 	got map[string]int // deliveries by body
+}
+
+func (l *listener) handle(_ context.Context, d *consumer.Delivery) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.got == nil {
+		l.got = map[string]int{}
+	}
+	l.got[string(d.Body)]++
+	return nil
+}
+
+// deliveries counts the messages that came, and how often one came again.
+func (l *listener) deliveries() (distinct, again int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.got {
+		again += n - 1
+	}
+	return len(l.got), again
 }
 
 const consumedTopic = "orders"
 
 func newConsumption(t *testing.T, queues int, change ...func(*broker.Config)) *consumption {
 	t.Helper()
-	c := &consumption{T: t, cluster: harness.Start(t, change...), got: map[string]int{}}
+	c := &consumption{T: t, cluster: harness.Start(t, change...)}
 	var err error
 	if c.producer, err = producer.New(t.Context(), producer.Config{NameServers: c.cluster.NameServers, SendTimeout: harness.Timeout}); err != nil {
 		t.Fatal(err)
@@ -84,23 +108,6 @@ func (c *consumption) publish(queues, n int, change ...func(*message.Message)) {
 	for range queues * n {
 		c.check(<-errs)
 	}
-}
-
-func (c *consumption) handle(_ context.Context, d *consumer.Delivery) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.got[string(d.Body)]++
-	return nil
-}
-
-// deliveries counts all, and those of messages that came before.
-func (c *consumption) deliveries() (distinct, again int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, n := range c.got {
-		again += n - 1
-	}
-	return len(c.got), again
 }
 
 // allOnce waits until everything sent was delivered, and fails when something
@@ -177,12 +184,17 @@ func (c *consumption) readToEnd(from consumer.StartPosition) map[int][]string {
 
 func (c *consumption) owners() map[string]int {
 	c.Helper()
-	lags, err := c.admin.DescribeGroup(c.Context(), "billing", admin.Target{})
+	g, err := c.admin.DescribeGroup(c.Context(), "billing", admin.Target{})
 	if err != nil {
 		c.Fatal(err)
 	}
+	return ownersOf(g)
+}
+
+// ownersOf counts the queues of each member.
+func ownersOf(g *admin.Group) map[string]int {
 	owners := map[string]int{}
-	for _, q := range lags.Queues {
+	for _, q := range g.Queues {
 		if q.Owner != "" {
 			owners[q.Owner]++
 		}

@@ -96,13 +96,7 @@ func (c *crowd) shares() map[string]int {
 	if c.unknown = err; err != nil {
 		return nil
 	}
-	owners := map[string]int{}
-	for _, q := range g.Queues {
-		if q.Owner != "" {
-			owners[q.Owner]++
-		}
-	}
-	return owners
+	return ownersOf(g)
 }
 
 // A group of 200 members shares 1,000 queues: all come at once, one leaves, one

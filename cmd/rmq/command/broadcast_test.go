@@ -50,9 +50,7 @@ func TestSub_BadBroadcastsAreUsageErrors(t *testing.T) {
 		"--client-id x --group g --pop":                          "not with --pop",
 		"--broadcast --group g --broker-offsets --offsets-dir x": "want one of them",
 	} {
-		if r := c.run("sub orders " + flags); r.exit != exitUsage || !strings.Contains(r.stderr, says) {
-			t.Errorf("%s: exit %d, %s; want %q in it", flags, r.exit, r.stderr, says)
-		}
+		c.fails(exitUsage, says, "sub orders "+flags)
 	}
 }
 

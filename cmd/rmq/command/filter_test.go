@@ -44,9 +44,7 @@ func TestSub_BadFiltersAreUsageErrors(t *testing.T) {
 		"--tag a||":         "--tag: illegal filter: column 4",
 		"--sql a=":          "--sql: illegal filter: column 3",
 	} {
-		if r := c.run("sub orders " + flags); r.exit != exitUsage || !strings.Contains(r.stderr, says) {
-			t.Errorf("%s: exit %d, %s; want %q in it", flags, r.exit, r.stderr, says)
-		}
+		c.fails(exitUsage, says, "sub orders "+flags)
 	}
 }
 

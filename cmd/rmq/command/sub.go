@@ -239,10 +239,15 @@ func (s *subscription) run(ctx context.Context) error {
 	}
 	stop()
 	announcing.Wait()
-	err = errors.Join(err, s.out.close())
+	return leaveGroup(ctx, s.consumer.Close, errors.Join(err, s.out.close()))
+}
+
+// leaveGroup ends a consumer after what it was run for has ended with an error or
+// nil, and returns what the command ends with.
+func leaveGroup(ctx context.Context, leave func(context.Context) error, err error) error {
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), subCloseTimeout)
 	defer cancel()
-	closed := s.consumer.Close(ending)
+	closed := leave(ending)
 	switch {
 	case readerGone(err):
 		return nil

@@ -58,17 +58,7 @@ type popping struct {
 // run prints until an end is reached, then leaves the group.
 func (p *popping) run(ctx context.Context) error {
 	p.app.note("popping %s as a member of %s", strings.Join(p.flags.topics, ", "), p.flags.group)
-	err := errors.Join(p.receive(ctx), p.out.close())
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), subCloseTimeout)
-	defer cancel()
-	closed := p.consumer.Close(ending)
-	switch {
-	case readerGone(err):
-		return nil
-	case err != nil:
-		return err
-	}
-	return closed
+	return leaveGroup(ctx, p.consumer.Close, errors.Join(p.receive(ctx), p.out.close()))
 }
 
 func (p *popping) receive(ctx context.Context) error {

@@ -57,8 +57,6 @@ func TestSubPop_BadFlags(t *testing.T) {
 		"--group g --invisible 1m":        "--invisible goes with --pop",
 		"--group g --pop --tag a --sql b": "want one of them",
 	} {
-		if r := c.run("sub orders " + flags); r.exit != exitUsage || !strings.Contains(r.stderr, says) {
-			t.Errorf("%s: exit %d, %s; want %q in it", flags, r.exit, r.stderr, says)
-		}
+		c.fails(exitUsage, says, "sub orders "+flags)
 	}
 }
