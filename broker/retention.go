@@ -119,7 +119,7 @@ func (r *retention) limits(unconsumed func() group.Unconsumed) store.Retention {
 			}
 			return math.MaxInt64
 		},
-		Unknown: r.unknown(),
+		Unknown: r.unknown,
 	}
 }
 

@@ -378,8 +378,6 @@ func (k *keeping) status() *protocol.BrokerStatusResponse {
 	return brokers[0].Status
 }
 
-// TestRetention_ViewsThatCannotBeBuiltAnew damages views.db before and after the
-// log has lost what they were built from.
 // TestRetention_UnreadableSegment: a segment of which nobody knows whose messages it
 // has stays as long as any topic keeps messages, and no longer.
 func TestRetention_UnreadableSegment(t *testing.T) {
@@ -411,6 +409,8 @@ func TestRetention_UnreadableSegment(t *testing.T) {
 	})
 }
 
+// TestRetention_ViewsThatCannotBeBuiltAnew damages views.db before and after the
+// log has lost what they were built from.
 func TestRetention_ViewsThatCannotBeBuiltAnew(t *testing.T) {
 	k := newKeeping(t, broker.Retention{})
 	views := filepath.Join(k.cluster.Config.DataDir, "views.db")

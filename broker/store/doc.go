@@ -19,5 +19,6 @@
 //
 // State has these owners: tail holds what is appended and not yet on disk;
 // catalog holds the segments and what readers may see; a segment holds its file
-// and, until it is sealed, its queue index in memory.
+// and, until it is sealed, its queue index in memory; newestChunks holds the data
+// of the last commits for readers; pace, how far the active segment is.
 package store

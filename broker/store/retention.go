@@ -29,9 +29,9 @@ type Retention struct {
 	// whatever their age, because groups have not consumed them; nil, or the
 	// highest int64: nothing is needed.
 	NeededFrom func(QueueKey) int64
-	// Unknown decides over a segment that is so damaged that nobody knows which
-	// queues it has.
-	Unknown Unknown
+	// Unknown says what decides over a segment that is so damaged that nobody knows
+	// which queues it has; it is asked when there is one. Nil: such a segment stays.
+	Unknown func() Unknown
 	// Force drops the oldest segment whatever MaxAge and NeededFrom say: the disk
 	// is almost full. KeepFrom holds.
 	Force bool
@@ -103,7 +103,7 @@ func (l *Log) mayDrop(s *segment, r Retention, bytes int64) (map[QueueKey]int64,
 	age := time.Duration(l.opts.Now().UnixMilli()-info.LastMillis) * time.Millisecond
 	tooLarge := r.MaxBytes > 0 && bytes > r.MaxBytes
 	ends, err := s.lastOffsets()
-	if errors.Is(err, ErrDamaged) && (r.Force || r.Unknown.mayGo(age, tooLarge)) {
+	if errors.Is(err, ErrDamaged) && (r.Force || r.Unknown != nil && r.Unknown().mayGo(age, tooLarge)) {
 		return nil, true, nil
 	}
 	if err != nil || r.Force {

@@ -130,12 +130,14 @@ func TestRetain_UnreadableSegment(t *testing.T) {
 	o.Position = last // else the damage is found by the views
 	l = mustOpen(t, dir, o)
 	*clock = clock.Add(2 * time.Hour)
+	known := func(u Unknown) func() Unknown { return func() Unknown { return u } }
 	old := Retention{MaxAge: always(time.Minute), KeepFrom: keepNothing}
 	for name, change := range map[string]func(*Retention){
-		"some topic for ever":    func(r *Retention) { r.Unknown.MaxAge = 0 },
-		"some topic for longer":  func(r *Retention) { r.Unknown.MaxAge = 3 * time.Hour },
-		"some group may need it": func(r *Retention) { r.Unknown = Unknown{MaxAge: time.Hour, Needed: true}; r.MaxBytes = 1 },
-		"the views need it":      func(r *Retention) { r.Unknown.MaxAge, r.KeepFrom = time.Hour, 1 },
+		"nobody says":            func(r *Retention) { r.MaxBytes = 1 },
+		"some topic for ever":    func(r *Retention) { r.Unknown = known(Unknown{}) },
+		"some topic for longer":  func(r *Retention) { r.Unknown = known(Unknown{MaxAge: 3 * time.Hour}) },
+		"some group may need it": func(r *Retention) { r.Unknown, r.MaxBytes = known(Unknown{MaxAge: time.Hour, Needed: true}), 1 },
+		"the views need it":      func(r *Retention) { r.Unknown, r.KeepFrom = known(Unknown{MaxAge: time.Hour}), 1 },
 	} {
 		r := old
 		change(&r)
@@ -144,7 +146,7 @@ func TestRetain_UnreadableSegment(t *testing.T) {
 		}
 	}
 	r := old
-	r.Unknown.MaxAge = time.Hour
+	r.Unknown = known(Unknown{MaxAge: time.Hour})
 	if n, err := l.Retain(r); n < 2 || err != nil {
 		t.Errorf("dropped %d: %v", n, err)
 	}

@@ -39,16 +39,8 @@ func appendToStore(ctx context.Context, s spec) (o outcome, err error) {
 	}
 	a := newAppender(l, s)
 	if s.Retain > 0 {
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		ctx, stop := context.WithCancel(ctx)
-		defer stop()
-		full, dropped := context.WithCancel(ctx)
-		wg.Go(func() { a.retain(ctx, s.Retain, dropped) })
-		err = a.run(full)
-		a.acked.Store(0)
-	}
-	if err == nil {
+		o, err = a.measureRetained(ctx, s)
+	} else {
 		o, err = s.measured(ctx, a.acked.Load, a.run)
 	}
 	if err = errors.Join(err, l.Close(), a.failed.get()); err != nil {
@@ -74,6 +66,22 @@ func newAppender(l *store.Log, s spec) *appender {
 		a.free <- store.Record{Type: store.BatchRecord, Queue: store.QueueKey{Topic: 1, Queue: uint32(i % queues)}, Count: 1, Data: s.batch(i, i%queues)}
 	}
 	return a
+}
+
+// measureRetained measures while what is old is dropped, from the first time on.
+func (a *appender) measureRetained(ctx context.Context, s spec) (o outcome, err error) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	retaining, stop := context.WithCancel(ctx)
+	defer stop()
+	full, dropped := context.WithCancel(ctx)
+	defer dropped()
+	wg.Go(func() { a.retain(retaining, s.Retain, dropped) })
+	if err := a.run(full); err != nil {
+		return o, err
+	}
+	a.acked.Store(0)
+	return s.measured(ctx, a.acked.Load, a.run)
 }
 
 // run appends until ctx ends, and waits for all answers.
