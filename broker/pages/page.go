@@ -18,19 +18,20 @@ import (
 //	          pages uint64, transaction uint64, FNV-1a 64 of all before
 //	freelist: uint64 each; a count of 0xFFFF says that the first one is the count
 const (
-	pageHeader    = 16
-	pageElement   = 16
-	bucketHeader  = 16
-	metaBytes     = 64
-	metaChecksum  = 56
-	boltMagic     = 0xED0CDAED
-	boltVersion   = 2
-	flagBranch    = 0x01
-	flagLeaf      = 0x02
-	flagFreelist  = 0x10
-	elementBucket = 1
-	manyFree      = 0xFFFF
-	firstDataPage = 2
+	pageHeader      = 16
+	pageElement     = 16
+	bucketHeader    = 16
+	metaBytes       = 64
+	metaTransaction = 48
+	metaChecksum    = 56
+	boltMagic       = 0xED0CDAED
+	boltVersion     = 2
+	flagBranch      = 0x01
+	flagLeaf        = 0x02
+	flagFreelist    = 0x10
+	elementBucket   = 1
+	manyFree        = 0xFFFF
+	firstDataPage   = 2
 )
 
 type meta struct {
@@ -44,23 +45,45 @@ type meta struct {
 func currentMeta(file []byte, pageSize int) (current meta, whole int, err error) {
 	for i := range firstDataPage {
 		m, ok := decodeMeta(file[i*pageSize+pageHeader:])
-		switch {
-		case !ok || whole > 0 && m.transaction == current.transaction:
+		if !ok || whole > 0 && m.transaction == current.transaction {
 			continue
-		case m.pageSize != uint32(pageSize):
-			return m, whole, fmt.Errorf("%w: pages of %d bytes, not of %d", ErrDamaged, m.pageSize, pageSize)
-		case whole == 0 || m.transaction > current.transaction:
+		}
+		if whole == 0 || m.transaction > current.transaction {
 			current = m
 		}
 		whole++
 	}
-	switch {
-	case whole == 0:
-		err = fmt.Errorf("%w: no meta page is whole", ErrDamaged)
-	case current.pages < firstDataPage || current.pages > uint64(len(file)/pageSize):
-		err = fmt.Errorf("%w: %d pages in a file of %d bytes", ErrDamaged, current.pages, len(file))
+	if whole == 0 {
+		return current, whole, fmt.Errorf("%w: no meta page is whole", ErrDamaged)
 	}
-	return current, whole, err
+	return current, whole, current.check(file, pageSize)
+}
+
+// previousMeta is the meta page of the transaction before the current one.
+func previousMeta(file []byte, pageSize int) (meta, error) {
+	current, _, err := currentMeta(file, pageSize)
+	if err != nil {
+		return meta{}, err
+	}
+	m, whole := decodeMeta(file[place(current.transaction-1)*pageSize+pageHeader:])
+	if !whole || m.transaction != current.transaction-1 {
+		return m, fmt.Errorf("%w: the meta page before transaction %d is not there", ErrDamaged, current.transaction)
+	}
+	return m, m.check(file, pageSize)
+}
+
+// place is which of the two meta pages a transaction writes.
+func place(transaction uint64) int { return int(transaction % firstDataPage) }
+
+// check proves that the file can have the pages that a meta page says it has.
+func (m *meta) check(file []byte, pageSize int) error {
+	switch {
+	case m.pageSize != uint32(pageSize):
+		return fmt.Errorf("%w: pages of %d bytes, not of %d", ErrDamaged, m.pageSize, pageSize)
+	case m.pages < firstDataPage || m.pages > uint64(len(file)/pageSize):
+		return fmt.Errorf("%w: %d pages in a file of %d bytes", ErrDamaged, m.pages, len(file))
+	}
+	return nil
 }
 
 func decodeMeta(b []byte) (m meta, whole bool) {
@@ -71,7 +94,7 @@ func decodeMeta(b []byte) (m meta, whole bool) {
 	return meta{
 		pageSize: le.Uint32(b[8:]),
 		root:     le.Uint64(b[16:]), freelist: le.Uint64(b[32:]),
-		pages: le.Uint64(b[40:]), transaction: le.Uint64(b[48:]),
+		pages: le.Uint64(b[40:]), transaction: le.Uint64(b[metaTransaction:]),
 	}, whole
 }
 

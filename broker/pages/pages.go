@@ -5,8 +5,8 @@
 //
 // The package owns nothing. It reads the one file that it is given, through a
 // memory map, so that it costs what the structure costs: page headers, tables of
-// elements, keys and buckets. It never reads the values of keys, whose rightness
-// their owners' checksums prove, never writes, and never locks.
+// elements, keys and buckets. It does not look at the values of keys, whose
+// rightness their owners' checksums prove, never writes, and never locks.
 package pages
 
 import (
@@ -34,33 +34,41 @@ var ErrDamaged = errors.New("bad page structure")
 // it. Other errors are those of opening it and say nothing about what is in it.
 // Nobody must write to the file meanwhile.
 func Check(path string, pageSize int) (wholeMetas int, err error) {
+	err = withFile(path, pageSize, func(b []byte) (err error) {
+		wholeMetas, err = prove(b, pageSize)
+		return err
+	})
+	return wholeMetas, err
+}
+
+// withFile hands the bytes of a file to fn; a part that cannot be read is damage.
+func withFile(path string, pageSize int, fn func([]byte) error) error {
 	file, err := os.Open(path)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if !info.Mode().IsRegular() || pageSize < pageHeader+metaBytes || info.Size() < int64(firstDataPage*pageSize) {
-		return 0, fmt.Errorf("%w: %d bytes cannot be two meta pages of %d", ErrDamaged, info.Size(), pageSize)
+		return fmt.Errorf("%w: %d bytes cannot be two meta pages of %d", ErrDamaged, info.Size(), pageSize)
 	}
 	b, err := syscall.Mmap(int(file.Fd()), 0, int(info.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
 	if err != nil {
-		return 0, fmt.Errorf("map %s: %w", path, err)
+		return fmt.Errorf("map %s: %w", path, err)
 	}
-	wholeMetas, err = guard(func() (int, error) { return prove(b, pageSize) })
-	return wholeMetas, errors.Join(err, syscall.Munmap(b))
+	return errors.Join(guard(func() error { return fn(b) }), syscall.Munmap(b))
 }
 
 // guard turns a fault in the memory map into an error: the file was cut after
 // its size was asked for, or the disk cannot read it.
-func guard(fn func() (int, error)) (n int, err error) {
+func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			n, err = 0, fmt.Errorf("%w: %v", ErrDamaged, p)
+			err = fmt.Errorf("%w: %v", ErrDamaged, p)
 		}
 	}()
 	return fn()
@@ -72,11 +80,16 @@ func prove(file []byte, pageSize int) (wholeMetas int, err error) {
 	if err != nil {
 		return whole, err
 	}
+	return whole, proveState(file, pageSize, &m)
+}
+
+// proveState proves what a meta page leads to.
+func proveState(file []byte, pageSize int, m *meta) error {
 	p := &proof{file: file, size: uint64(pageSize), used: make([]bool, m.pages)}
 	if _, err := p.tree(m.root, span{}, true); err != nil {
-		return whole, err
+		return err
 	}
-	return whole, p.freelist(m.freelist)
+	return p.freelist(m.freelist)
 }
 
 // proof walks the pages of a file without trusting any of them.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/rmqio/rmq/broker/pages"
 )
 
 // loader brings the log to the state that is on disk, segment by segment. It
@@ -78,7 +80,7 @@ func (ld *loader) loadSealed(s *segment, last bool) error {
 	if s.info.Last <= ld.opts.Position {
 		return nil
 	}
-	_, _, err := s.chunks(ld.replay)
+	_, _, err := s.read(pages.Newest, ld.replay)
 	return err
 }
 
@@ -150,21 +152,35 @@ func (ld *loader) replay(c *chunk) error {
 }
 
 // loadUnsealed verifies a segment, and rebuilds from it the queue index and the
-// queues' ends.
+// queues' ends. A last commit that is not whole was cut short by a crash, unless
+// the views or the next segment know more than what was before it.
 func (ld *loader) loadUnsealed(s *segment) error {
-	if err := s.openWritable(); err != nil {
-		return err
-	}
-	if err := s.view(s.checkMeta); err != nil {
+	if err := ld.recover(s); err != nil {
 		return err
 	}
 	s.index, s.keys = newQueueIndex(), &keyIndex{}
-	next, chain, err := s.chunks(func(c *chunk) error { return ld.takeIn(s, c) })
+	next, chain, err := s.read(pages.Newest, func(c *chunk) error { return ld.takeIn(s, c) })
 	if err != nil {
 		return err
 	}
 	ld.writer.next, ld.writer.chain = next, chain
+	if err := s.openWritable(); err != nil {
+		return err
+	}
 	s.used, err = s.usedBytes()
+	return err
+}
+
+// recover takes nothing back once damage was found: no file is changed then.
+func (ld *loader) recover(s *segment) error {
+	if ld.damage != nil {
+		return nil
+	}
+	next, _ := ld.after(s)
+	cut, err := s.recover(max(next, ld.opts.Position+1))
+	if cut != nil {
+		ld.logger.Warn(cutShort, "path", s.path, "missing", cut)
+	}
 	return err
 }
 

@@ -69,7 +69,7 @@ func (l *Log) load() (*writer, error) {
 	if err := l.removeStrays(m); err != nil {
 		return nil, err
 	}
-	w := &writer{Log: l}
+	w := &writer{Log: l, unconfirmed: true}
 	if err := (&loader{Log: l, writer: w}).run(m); err != nil {
 		return nil, err
 	}

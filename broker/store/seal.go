@@ -108,13 +108,13 @@ func (s *segment) seal(job sealJob) error {
 
 // writeSeal writes the entries in transactions of a bounded size.
 func (s *segment) writeSeal(ends queueEnds) error {
-	if err := s.db.Update(newSealBucket); err != nil {
+	if err := s.update(newSealBucket); err != nil {
 		return err
 	}
 	next, stop := iter.Pull2(s.sealEntries(ends))
 	defer stop()
 	for more := true; more; {
-		err := s.db.Update(func(tx *bbolt.Tx) error {
+		err := s.update(func(tx *bbolt.Tx) error {
 			b := tx.Bucket(sealBucket)
 			b.FillPercent = 1.0 // entries come in the order of their keys
 			for written := 0; more && written < sealTxBytes; {

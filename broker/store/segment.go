@@ -68,7 +68,7 @@ func activate(dir, prepared, storeID string, info segmentInfo) (*segment, error)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		s.used = tx.Size()
-		if err := tx.Bucket(logBucket).SetSequence(info.First - 1); err != nil {
+		if err := errors.Join(stamp(tx), tx.Bucket(logBucket).SetSequence(info.First-1)); err != nil {
 			return err
 		}
 		return tx.Bucket(metaBucket).Put(segmentKey, withCRC(value))
@@ -97,25 +97,23 @@ func (s *segment) usedShare() float64 {
 
 // commit writes a chunk: when it returns nil the chunk is on disk.
 func (s *segment) commit(c *chunk) error {
-	return guard(s.path, func() error {
-		return s.db.Update(func(tx *bbolt.Tx) error {
-			log := tx.Bucket(logBucket)
-			log.FillPercent = 1.0 // keys only grow
-			b, err := log.CreateBucket(indexBytes(c.first))
-			if err != nil {
-				return err
-			}
-			b.FillPercent = 1.0
-			if err := b.Put(dataKey, c.data); err != nil {
-				return err
-			}
-			if err := b.Put(indexKey, c.index); err != nil {
-				return err
-			}
-			s.used = tx.Size() + int64(len(c.data)+len(c.index))
-			s.rows += int64(c.rows())
-			return log.SetSequence(c.next() - 1)
-		})
+	return s.syncOnce(func(tx *bbolt.Tx) error {
+		log := tx.Bucket(logBucket)
+		log.FillPercent = 1.0 // keys only grow
+		b, err := log.CreateBucket(indexBytes(c.first))
+		if err != nil {
+			return err
+		}
+		b.FillPercent = 1.0
+		if err := b.Put(dataKey, c.data); err != nil {
+			return err
+		}
+		if err := b.Put(indexKey, c.index); err != nil {
+			return err
+		}
+		s.used = tx.Size() + int64(len(c.data)+len(c.index))
+		s.rows += int64(c.rows())
+		return log.SetSequence(c.next() - 1)
 	})
 }
 
@@ -149,55 +147,33 @@ func (s *segment) usedBytes() (n int64, err error) {
 	return n, err
 }
 
-// chunks hands all chunks to fn, in order and checked, with the checksum of the
-// last one. What fn gets is valid during the call. It fails when a chunk is
-// missing between two or at the end.
-func (s *segment) chunks(fn func(*chunk) error) (next uint64, chain uint32, err error) {
-	next, chain = s.info.First, s.info.Chain
-	err = s.view(func(tx *bbolt.Tx) error {
-		log := tx.Bucket(logBucket)
-		cursor := log.Cursor()
-		for key, value := cursor.First(); key != nil; key, value = cursor.Next() {
-			if len(key) != 8 || value != nil || binary.BigEndian.Uint64(key) != next {
-				return fmt.Errorf("%w: %s: chunk %x where %d was expected", ErrDamaged, s.path, key, next)
-			}
-			b := log.Bucket(key)
-			c, err := decodeChunk(next, b.Get(dataKey), b.Get(indexKey), chain)
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.path, err)
-			}
-			if err := fn(c); err != nil {
-				return err
-			}
-			next, chain = c.next(), c.crc
-		}
-		if last := log.Sequence(); last != next-1 {
-			return fmt.Errorf("%w: %s: records end at %d, the log was committed up to %d", ErrDamaged, s.path, next-1, last)
-		}
-		return nil
-	})
-	return next, chain, err
-}
-
 // checkMeta compares what the file says of itself with the manifest.
 func (s *segment) checkMeta(tx *bbolt.Tx) error {
-	value, err := checkCRC(tx.Bucket(metaBucket).Get(segmentKey))
+	if err := s.checkEntry(tx.Bucket(metaBucket).Get(segmentKey), tx.Bucket(logBucket).Sequence()); err != nil {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	return nil
+}
+
+// checkEntry does so for its entry and the log index of its last record.
+func (s *segment) checkEntry(entry []byte, last uint64) error {
+	value, err := checkCRC(entry)
 	if err != nil {
-		return fmt.Errorf("%s: segment entry: %w", s.path, err)
+		return fmt.Errorf("segment entry: %w", err)
 	}
 	var m segmentMeta
 	if err := json.Unmarshal(value, &m); err != nil {
-		return fmt.Errorf("%w: %s: segment entry: %v", ErrDamaged, s.path, err)
+		return fmt.Errorf("%w: segment entry: %v", ErrDamaged, err)
 	}
 	if m.Version > formatVersion {
-		return fmt.Errorf("%w: %s is of version %d, known is %d", ErrNewerVersion, s.path, m.Version, formatVersion)
+		return fmt.Errorf("%w: version %d, known is %d", ErrNewerVersion, m.Version, formatVersion)
 	}
 	if m.StoreID != s.storeID || m.First != s.info.First || m.Chain != s.info.Chain {
-		return fmt.Errorf("%w: %s holds records from %d of store %s; the manifest expects %d of %s",
-			ErrDamaged, s.path, m.First, m.StoreID, s.info.First, s.storeID)
+		return fmt.Errorf("%w: it holds records from %d of store %s; the manifest expects %d of %s",
+			ErrDamaged, m.First, m.StoreID, s.info.First, s.storeID)
 	}
-	if last := tx.Bucket(logBucket).Sequence(); s.info.Sealed && last != s.info.Last {
-		return fmt.Errorf("%w: %s ends at %d; the manifest expects %d", ErrDamaged, s.path, last, s.info.Last)
+	if s.info.Sealed && last != s.info.Last {
+		return fmt.Errorf("%w: it ends at %d; the manifest expects %d", ErrDamaged, last, s.info.Last)
 	}
 	return nil
 }
@@ -219,21 +195,21 @@ func (s *segment) view(fn func(*bbolt.Tx) error) error {
 	return guard(s.path, func() error { return s.db.View(fn) })
 }
 
-// reopen closes the file of an unsealed segment and opens it again, after a
-// write failed; readers wait.
-func (s *segment) reopen() error {
+// reopen closes the file of an unsealed segment, which has records below atLeast,
+// and opens it again, after a write failed; readers wait. See recover.
+func (s *segment) reopen(atLeast uint64) (cut, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db != nil {
 		if err := guard(s.path, s.db.Close); err != nil {
-			return err
+			return nil, err
 		}
 		s.db = nil
 	}
-	if err := dropCache(s.path); err != nil {
-		return err
+	if cut, err = s.recover(atLeast); err != nil {
+		return nil, err
 	}
-	return s.openWritable()
+	return cut, s.openWritable()
 }
 
 // openWritable checks the file and opens it; mu is held, or nobody else has s.

@@ -63,10 +63,14 @@ func sealedAndUnsealed(t testing.TB, dir string) []string {
 
 // TestLog_CircleIsFound makes each pointer of a segment, of a branch or of a
 // bucket, lead to each of the pages that lead to it. bbolt would follow it for
-// ever.
+// ever. The root page of the active segment was written by what confirms the last
+// commit, and is the only one that the state before does not share: that one is
+// gone back to, and has all that was acknowledged.
 func TestLog_CircleIsFound(t *testing.T) {
 	dir, ends := manyPages(t)
-	for _, name := range sealedAndUnsealed(t, dir) {
+	names := sealedAndUnsealed(t, dir)
+	first := names[0]
+	for _, name := range names {
 		whole, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -82,7 +86,7 @@ func TestLog_CircleIsFound(t *testing.T) {
 				if err := change(t, dir, ends, name, func(b []byte) []byte {
 					binary.LittleEndian.PutUint64(b[p.at:], page)
 					return b
-				}); err == nil {
+				}); err == nil && (first == name || len(p.above) > 1) {
 					t.Errorf("%s: a pointer at %d to page %d: not found", name, p.at, page)
 				}
 			}

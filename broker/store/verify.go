@@ -25,6 +25,9 @@ type SegmentReport struct {
 	Bytes    int64
 	// Err is what is damaged; nil when everything passed.
 	Err error
+	// Cut is what is missing of the last commit, when a crash cut that short and the
+	// next Open takes it back. It is not part of what was checked.
+	Cut error
 }
 
 // Verify checks every byte of a log that no process has open: the manifest, each
@@ -40,7 +43,7 @@ func Verify(ctx context.Context, dir string, report func(SegmentReport)) error {
 		return err
 	}
 	next, chain := m.Segments[0].First, m.Segments[0].Chain
-	for _, info := range m.Segments {
+	for i, info := range m.Segments {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -50,7 +53,11 @@ func Verify(ctx context.Context, dir string, report func(SegmentReport)) error {
 			r.Err = fmt.Errorf("%w: the manifest says that it begins at %d after checksum %#08x, the segment before ends at %d with %#08x",
 				ErrDamaged, info.First, info.Chain, next-1, chain)
 		}
-		r.Err = errors.Join(r.Err, s.verify(ctx, &r, unpaced))
+		err := s.verify(ctx, &r, unpaced)
+		if errors.Is(err, ErrDamaged) && i == len(m.Segments)-1 && s.verifyBefore(&r) == nil {
+			r.Cut, err = err, nil
+		}
+		r.Err = errors.Join(r.Err, err)
 		report(r)
 		next, chain = info.Last+1, info.LastChain
 		if err := s.close(); err != nil {
@@ -88,6 +95,23 @@ func (s *segment) verify(ctx context.Context, r *SegmentReport, pace func(contex
 		}
 	}
 	return s.view(func(tx *bbolt.Tx) error { return s.verifyEnd(tx, next, chain) })
+}
+
+// verifyBefore checks a segment that is not sealed in the state before its last
+// commit, and reports that if it is whole.
+func (s *segment) verifyBefore(r *SegmentReport) error {
+	if s.info.Sealed {
+		return fmt.Errorf("%w: %s: no commit follows the seal", ErrDamaged, s.path)
+	}
+	checked := SegmentReport{Path: r.Path, First: r.First, Err: r.Err}
+	err := s.before(s.info.First, func(c *chunk) error {
+		checked.Last = c.next() - 1
+		return verifyRecords(c, &checked)
+	})
+	if err == nil {
+		*r = checked
+	}
+	return err
 }
 
 // openToVerify opens a file for reading, sealed or not.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/rmqio/rmq/broker/pages"
 )
 
 // commit is what the writer tells the applier: a chunk that is on disk, or that
@@ -27,33 +29,50 @@ type writer struct {
 	next   uint64 // log index of the next record
 	chain  uint32 // checksum of the last chunk
 	asked  bool   // the preparer was asked for the next file
+	// The last commit may not be confirmed yet, and can be: the segment is sound.
+	unconfirmed bool
 }
+
+// confirmAfter is how long the log is idle before its last commit is confirmed: long
+// enough that one who sends message by message does not wait for it, and short
+// enough that what a disk loses in between is next to nothing.
+const confirmAfter = 10 * time.Millisecond
 
 func (w *writer) run() {
 	defer close(w.committed)
 	defer close(w.wanted)
 	defer w.pace.end()
+	if w.active == nil { // the log is for reading only
+		<-w.closing
+		return
+	}
+	idle := time.NewTimer(confirmAfter)
 	for {
 		records := w.tail.take()
 		if len(records) > 0 {
-			w.commitOrSuspend(records)
+			w.suspendIf(w.commit(records), records)
+			idle.Reset(confirmAfter)
 			continue
 		}
 		select {
 		case <-w.wake:
+		case <-idle.C:
+			w.suspendIf(w.confirm(), nil)
 		case <-w.closing:
 			// Nothing is appended once closing is closed.
 			if records := w.tail.take(); len(records) > 0 {
-				w.commitOrSuspend(records)
+				w.suspendIf(w.commit(records), records)
 				continue
 			}
+			w.suspendIf(w.confirm(), nil)
 			return
 		}
 	}
 }
 
-func (w *writer) commitOrSuspend(records []*pending) {
-	err := w.commit(records)
+// suspendIf does nothing without an error. With one, the records, and those behind
+// them, are lost.
+func (w *writer) suspendIf(err error, records []*pending) {
 	if err == nil {
 		return
 	}
@@ -75,12 +94,25 @@ func (w *writer) commit(records []*pending) error {
 	if err := w.makeRoom(int64(len(c.data) + len(c.index))); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
+	w.unconfirmed = false
 	if err := w.active.commit(c); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrPoisoned, w.active.path, err)
 	}
-	w.chain, w.next = c.crc, c.next()
+	w.chain, w.next, w.unconfirmed = c.crc, c.next(), true
 	w.pace.set(w.active.usedShare())
 	w.committed <- commit{segment: w.active, chunk: c, records: records}
+	return nil
+}
+
+// confirm confirms the last commit, if that is still to be done.
+func (w *writer) confirm() error {
+	if !w.unconfirmed {
+		return nil
+	}
+	w.unconfirmed = false
+	if err := w.active.confirm(); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrPoisoned, w.active.path, err)
+	}
 	return nil
 }
 
@@ -159,10 +191,14 @@ func (w *writer) recover(cause error) error {
 // reopen verifies the active segment from its file. A chunk whose commit was
 // reported as failed may be there all the same; it is then taken in.
 func (w *writer) reopen() error {
-	if err := w.active.reopen(); err != nil {
+	cut, err := w.active.reopen(w.next)
+	if err != nil {
 		return err
 	}
-	next, chain, err := w.active.chunks(func(c *chunk) error {
+	if cut != nil {
+		w.logger.Warn(cutShort, "path", w.active.path, "missing", cut)
+	}
+	next, chain, err := w.active.read(pages.Newest, func(c *chunk) error {
 		if c.first >= w.next {
 			w.committed <- commit{segment: w.active, chunk: c.clone()}
 		}
@@ -174,7 +210,7 @@ func (w *writer) reopen() error {
 	case next < w.next:
 		return fmt.Errorf("%w: %s ends at %d, records up to %d were acknowledged", ErrDamaged, w.active.path, next-1, w.next-1)
 	}
-	w.next, w.chain = next, chain
+	w.next, w.chain, w.unconfirmed = next, chain, true
 	return nil
 }
 

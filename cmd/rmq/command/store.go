@@ -28,6 +28,7 @@ type segmentRow struct {
 	Messages int64   `json:"messages"`
 	Bytes    int64   `json:"bytes"`
 	Error    *string `json:"error"`
+	Cut      *string `json:"cut"`
 }
 
 func segmentTable() table[segmentRow] {
@@ -41,8 +42,11 @@ func segmentTable() table[segmentRow] {
 			{title: "RECORDS", cell: func(r segmentRow) string { return number(r.Records) }},
 			{title: "MESSAGES", cell: func(r segmentRow) string { return number(r.Messages) }},
 			{title: "STATE", cell: func(r segmentRow) string {
-				if r.Error != nil {
+				switch {
+				case r.Error != nil:
 					return "damaged: " + *r.Error
+				case r.Cut != nil:
+					return "ok, without a last commit that a crash cut short: " + *r.Cut
 				}
 				return "ok"
 			}},
@@ -56,7 +60,8 @@ func (a *app) storeVerify() *cobra.Command {
 		Long: `Check every byte of a data directory; change nothing.
 
 DIR is what the server was given as --data. No server may use it. The exit code
-is 1 when something is damaged.`,
+is 1 when something is damaged. A last commit that a crash cut short is no damage:
+the next start takes it back.`,
 		Args: takes("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.verifyStore(cmd.Context(), args[0]) },
 	}
@@ -77,7 +82,7 @@ func (a *app) verifyStore(ctx context.Context, dir string) error {
 	err = store.Verify(ctx, logDir, func(r store.SegmentReport) {
 		row := segmentRow{
 			File: filepath.Base(r.Path), First: r.First, Last: r.Last, Sealed: r.Sealed,
-			Records: r.Records, Messages: r.Messages, Bytes: r.Bytes, Error: errorText(r.Err),
+			Records: r.Records, Messages: r.Messages, Bytes: r.Bytes, Error: errorText(r.Err), Cut: errorText(r.Cut),
 		}
 		if r.Err != nil {
 			damaged++

@@ -1,0 +1,341 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rmqio/rmq/broker/pages"
+)
+
+// commits drives a segment's file commit by commit.
+type commits struct {
+	t      testing.TB
+	s      *segment
+	random *rand.Rand
+	next   uint64
+	chain  uint32
+}
+
+// newCommits makes a segment of a file in which lies what another one left.
+func newCommits(t testing.TB) *commits {
+	t.Helper()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	c := &commits{t: t, random: rand.New(rand.NewPCG(seed, 0)), next: 1000, chain: 7}
+	const capacity = 512 << 10 // more than the commits of a test
+	dir := t.TempDir()
+	prepared, old := filepath.Join(dir, preparedName), filepath.Join(dir, recycledName)
+	for i := range 2 {
+		if i == 1 { // the file of the first becomes the second
+			c.close()
+			if err := os.Rename(c.s.path, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := prepareFile(prepared, old, capacity, atOnce); err != nil {
+			t.Fatal(err)
+		}
+		s, err := activate(dir, prepared, "a store", segmentInfo{First: c.next, Capacity: capacity, Chain: c.chain})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.s = s
+		for i == 0 && c.s.fits(20<<10) {
+			c.commit()
+		}
+	}
+	t.Cleanup(c.close)
+	return c
+}
+
+func (c *commits) close() {
+	if err := c.s.close(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// chunk is one that follows: small ones are kept in the log's own pages.
+func (c *commits) chunk(next uint64, chain uint32) *chunk {
+	size := 1 + c.random.IntN([]int{40, 2000, 16 << 10}[c.random.IntN(3)])
+	p := &pending{Committed: Committed{Record: Record{Type: GroupRecord, Data: make([]byte, size)}, Index: next}}
+	for i := range p.Data {
+		p.Data[i] = byte(c.random.Uint32())
+	}
+	return encodeChunk([]*pending{p}, chain, func(n int) []byte { return make([]byte, 0, n) })
+}
+
+func (c *commits) commit() {
+	c.t.Helper()
+	ch := c.chunk(c.next, c.chain)
+	if err := c.s.commit(ch); err != nil {
+		c.t.Fatal(err)
+	}
+	c.next, c.chain = ch.next(), ch.crc
+}
+
+func (c *commits) confirm() {
+	c.t.Helper()
+	if err := c.s.confirm(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *commits) file() []byte {
+	c.t.Helper()
+	b, err := os.ReadFile(c.s.path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return b
+}
+
+// found is a segment with a file of these bytes.
+func (c *commits) found(file []byte) *segment {
+	c.t.Helper()
+	s := &segment{path: filepath.Join(c.t.TempDir(), "found.seg"), storeID: c.s.storeID, info: c.s.info}
+	if err := os.WriteFile(s.path, file, 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	return s
+}
+
+// changed lists the parts of a size that differ.
+func changed(before, after []byte, size int) (at []int) {
+	for i := 0; i < len(after); i += size {
+		if !bytes.Equal(before[i:i+size], after[i:i+size]) {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// TestRecover_AnyPartOfACommit has a crash leave any part of a commit's pages, and
+// of its sectors, on the disk: what was before it is there, the commit as a whole
+// or not at all, and the next commits do no harm.
+func TestRecover_AnyPartOfACommit(t *testing.T) {
+	c := newCommits(t)
+	takenBack, whole, tried := 0, 0, 0
+	for range 24 {
+		if c.random.IntN(3) == 0 {
+			c.confirm()
+		}
+		before, first := c.file(), c.next
+		c.commit()
+		after := c.file()
+		try := func(parts []int, size int, has func(i int) bool) {
+			t.Helper()
+			file := bytes.Clone(before)
+			for i, at := range parts {
+				if has(i) {
+					copy(file[at:at+size], after[at:at+size])
+				}
+			}
+			next, cut := c.afterCrash(file, first)
+			switch tried++; {
+			case cut != nil:
+				takenBack++
+			case next > first:
+				whole++
+			}
+			if next == first && bytes.Equal(file, after) {
+				t.Fatal("a whole commit was taken back")
+			}
+		}
+		wholePages, sectors := changed(before, after, pageSize), changed(before, after, 512)
+		for subset := range 1 << min(len(wholePages), 6) { // all of them for small commits
+			try(wholePages, pageSize, func(i int) bool { return i >= 6 || subset>>i&1 == 1 })
+		}
+		for range 40 {
+			most := c.random.IntN(2) == 0
+			try(sectors, 512, func(int) bool { return c.random.IntN(8) == 0 != most })
+		}
+	}
+	t.Logf("of %d crashes %d commits were taken back, %d whole", tried, takenBack, whole)
+	if takenBack < 100 || whole < 24 {
+		t.Error("the crashes are too much alike")
+	}
+}
+
+// afterCrash recovers a segment with records below atLeast, commits two chunks more
+// and reads all of it.
+func (c *commits) afterCrash(file []byte, atLeast uint64) (next uint64, cut error) {
+	c.t.Helper()
+	s := c.found(file)
+	cut, err := s.recover(atLeast)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	next, chain, err := s.read(pages.Newest, nothing)
+	if err != nil || next < atLeast || next > c.next {
+		c.t.Fatalf("records end at %d, want %d or %d: %v", next-1, atLeast-1, c.next-1, err)
+	}
+	if err := s.openWritable(); err != nil {
+		c.t.Fatal(err)
+	}
+	end := next
+	for range 2 {
+		ch := c.chunk(end, chain)
+		if err := s.commit(ch); err != nil {
+			c.t.Fatal(err)
+		}
+		end, chain = ch.next(), ch.crc
+		if got, _, err := s.read(pages.Newest, nothing); got != end || err != nil {
+			c.t.Fatalf("after another commit records end at %d, want %d: %v", got-1, end-1, err)
+		}
+	}
+	if err := errors.Join(s.close(), os.Remove(s.path)); err != nil {
+		c.t.Fatal(err)
+	}
+	return next, cut
+}
+
+// TestRecover_ConfirmedCommit: of a commit that was confirmed no page can be missing
+// unnoticed.
+func TestRecover_ConfirmedCommit(t *testing.T) {
+	c := newCommits(t)
+	found := 0
+	for range 24 {
+		before := c.file()
+		c.commit()
+		after := c.file()
+		c.confirm()
+		confirmed := c.file()
+		for _, at := range changed(before, after, pageSize) {
+			file := bytes.Clone(confirmed)
+			copy(file[at:at+pageSize], before[at:at+pageSize])
+			s := c.found(file)
+			_, err := s.recover(0)
+			switch {
+			case errors.Is(err, ErrDamaged):
+				found++
+				continue
+			case err != nil:
+				t.Fatal(err)
+			}
+			if next, _, err := s.read(pages.Newest, nothing); next != c.next || err != nil {
+				t.Fatalf("page %d as it was: records end at %d, want %d: %v", at/pageSize, next-1, c.next-1, err)
+			}
+		}
+	}
+	t.Logf("%d found", found)
+	if found < 24 {
+		t.Error("no page of a commit is missed")
+	}
+}
+
+// unconfirmed is a log whose last commit, of the last message of queue 0, is not
+// confirmed and not whole, and how many messages came before that.
+func unconfirmed(t testing.TB) (dir string, n int, damaged string) {
+	t.Helper()
+	dir, n = t.TempDir(), 30
+	l := mustOpen(t, dir, small())
+	for i := range n {
+		mustAppend(t, l, messages(0, i, 1, 6000))
+	}
+	segments := l.catalog.segments()
+	s := &segment{path: segments[len(segments)-1].path, storeID: l.manifest.storeID(), info: segments[len(segments)-1].info}
+	mustClose(t, l)
+	next, chain, err := s.read(pages.Newest, nothing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := messages(0, n, 1, 6000)
+	p := &pending{Committed: Committed{Record: r, Index: next, BaseOffset: int64(n)}}
+	c := encodeChunk([]*pending{p}, chain, func(n int) []byte { return make([]byte, 0, n) })
+	if err := errors.Join(s.openWritable(), s.commit(c), s.close()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[bytes.Index(b, []byte("q0-30 "))] ^= 1
+	if err := os.WriteFile(s.path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir, n, s.path
+}
+
+// TestOpen_TakesBackACommitCutShort: Verify says so and changes nothing, Open does
+// it and goes on.
+func TestOpen_TakesBackACommitCutShort(t *testing.T) {
+	dir, n, path := unconfirmed(t)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reports := verifyDir(t, dir)
+	for i, r := range reports {
+		if cut := i == len(reports)-1; r.Err != nil || (r.Cut != nil) != cut {
+			t.Errorf("%s: %+v", r.Path, r)
+		}
+	}
+	if after, err := os.ReadFile(path); !bytes.Equal(before, after) || err != nil {
+		t.Errorf("Verify changed the file: %v", err)
+	}
+	l := mustOpen(t, dir, small())
+	wantQueue(t, l, 0, 0, int64(n))
+	mustAppend(t, l, messages(0, n, 1, 6000))
+	wantQueue(t, l, 0, 0, int64(n)+1)
+	mustClose(t, l)
+	for _, r := range verifyDir(t, dir) {
+		if r.Err != nil || r.Cut != nil {
+			t.Errorf("%s: %v, %v", r.Path, r.Err, r.Cut)
+		}
+	}
+}
+
+// TestOpen_CommitThatTheViewsHave was whole once: it is damaged, and not taken back.
+func TestOpen_CommitThatTheViewsHave(t *testing.T) {
+	dir, n, path := unconfirmed(t)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := small()
+	o.Position = uint64(n) + 1
+	l := mustOpen(t, dir, o)
+	if _, err := appendWait(t, l, messages(0, n, 1, 100)); !errors.Is(err, ErrDamaged) {
+		t.Errorf("append: got %v, want ErrDamaged", err)
+	}
+	mustClose(t, l)
+	if after, err := os.ReadFile(path); !bytes.Equal(before, after) || err != nil {
+		t.Errorf("the file was changed: %v", err)
+	}
+}
+
+// TestLog_ConfirmsWhenIdle: when nothing comes any more, the last commit is damage
+// if it is not whole.
+func TestLog_ConfirmsWhenIdle(t *testing.T) {
+	dir := t.TempDir()
+	l := mustOpen(t, dir, small())
+	mustAppend(t, l, messages(0, 0, 1, 6000))
+	var copied string
+	eventually(t, func() bool {
+		copied = copyDir(t, dir) // as a kill would leave it
+		path := filepath.Join(copied, filepath.Base(l.catalog.segments()[0].path))
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[bytes.Index(b, []byte("q0-0 "))] ^= 1
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		reports := verifyDir(t, copied)
+		return slices.ContainsFunc(reports, func(r SegmentReport) bool {
+			return r.Err != nil && strings.Contains(r.Err.Error(), "checksum")
+		})
+	})
+	if l, err := Open(copied, small()); err != nil || !errors.Is(l.Status().Refusing, ErrDamaged) {
+		t.Errorf("the log opened as if nothing had been lost: %v", err)
+	} else {
+		mustClose(t, l)
+	}
+}
