@@ -62,7 +62,7 @@ type Config struct {
 	Transactions Transactions
 	// Idempotence says what is remembered, so that what comes again is known.
 	Idempotence Idempotence
-	Store       store.Options // Apply and Position are the broker's
+	Store       store.Options // Apply, Answer, Dropped and Position are the broker's
 	Logger      *slog.Logger
 	Now         func() time.Time
 }
@@ -174,11 +174,12 @@ func Open(ctx context.Context, cfg Config, fabric Fabric) (*Broker, error) {
 }
 
 func (b *Broker) open(ctx context.Context, fabric Fabric) (err error) {
-	b.state, err = openState(filepath.Join(b.cfg.DataDir, LogDir), filepath.Join(b.cfg.DataDir, "views.db"), b.cfg)
+	b.conn, err = transport.Dial("", transport.Options{Name: b.cfg.Name, Logger: b.logger, InProcess: fabric})
 	if err != nil {
 		return err
 	}
-	b.conn, err = transport.Dial("", transport.Options{Name: b.cfg.Name, Logger: b.logger, InProcess: fabric})
+	b.cfg.Store.Answer = b.conn.Gather
+	b.state, err = openState(filepath.Join(b.cfg.DataDir, LogDir), filepath.Join(b.cfg.DataDir, "views.db"), b.cfg)
 	if err != nil {
 		return err
 	}

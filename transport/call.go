@@ -70,7 +70,16 @@ func (c *Conn) receive(m *nats.Msg) {
 		c.calls.failSubject(subject, unreachable("nobody serves %s at %s", subject, c.addr))
 		return
 	}
-	f, err := protocol.DecodeFrame(m.Data)
+	frame, rest := protocol.CutFrame(m.Data)
+	c.receiveFrame(frame)
+	for len(rest) > 0 {
+		frame, rest = protocol.CutFrame(rest)
+		c.receiveFrame(frame)
+	}
+}
+
+func (c *Conn) receiveFrame(b []byte) {
+	f, err := protocol.DecodeFrame(b)
 	switch {
 	case err != nil:
 		c.badAnswer(f, err)
@@ -110,6 +119,11 @@ func decodeError(payload []byte) error {
 
 // send builds a frame around the payload's encoding and publishes it.
 func (c *Conn) send(subject, reply string, f protocol.Frame, payload any) error {
+	return c.build(f, payload, func(frame []byte) error { return c.publish(subject, reply, frame) })
+}
+
+// build hands a frame around the payload's encoding to fn, for the time of the call.
+func (c *Conn) build(f protocol.Frame, payload any, fn func(frame []byte) error) error {
 	buffer := c.buffers.Get().(*[]byte)
 	defer c.buffers.Put(buffer)
 	b, err := protocol.Marshal((*buffer)[:protocol.FrameHeader], payload)
@@ -121,7 +135,7 @@ func (c *Conn) send(subject, reply string, f protocol.Frame, payload any) error 
 		return protocol.Errorf(protocol.IllegalMessage, "frame of %d bytes, the limit is %d", len(b), protocol.MaxFrameBytes)
 	}
 	protocol.FinishFrame(b, &f)
-	return c.publish(subject, reply, b)
+	return fn(b)
 }
 
 // publish hands a frame to nats.go, which copies it.

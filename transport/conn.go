@@ -52,6 +52,7 @@ type Conn struct {
 	life    context.Context
 	cancel  context.CancelFunc
 	calls   calls
+	answers answers
 	buffers sync.Pool // of *[]byte, each at least a frame's header long
 	shut    sync.Once
 

@@ -187,7 +187,7 @@ func (s *Server) answer(kind protocol.Kind, reply string, code protocol.Code, id
 	if reply == "" {
 		return nil
 	}
-	err := s.conn.send(reply, "", protocol.Frame{Kind: kind, Code: code, ID: id}, payload)
+	err := s.conn.answer(reply, protocol.Frame{Kind: kind, Code: code, ID: id}, payload)
 	if errors.Is(err, protocol.Unreachable) || errors.Is(err, protocol.Closed) {
 		s.log.Debug("an answer was lost", "code", code, "error", err)
 		return nil

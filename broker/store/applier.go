@@ -36,8 +36,10 @@ func (a *applier) apply(c commit) {
 		bytes += int64(len(p.Data))
 	}
 	a.tail.release(bytes)
-	for _, p := range c.records {
-		p.answer(nil)
-	}
+	a.opts.Answer(func() {
+		for _, p := range c.records {
+			p.answer(nil)
+		}
+	})
 	a.newest.trim()
 }

@@ -39,6 +39,9 @@ type Options struct {
 	// call the log's Append and wait for it. An error during Open fails Open;
 	// later ones are logged. Data is valid during the call only.
 	Apply func(Committed) error
+	// Answer calls its argument, which tells those who wait for the records of a
+	// commit: what it does around that is done once for all of them. It may be nil.
+	Answer func(tell func())
 	// Dropped is called, from the writer's goroutine, when what was appended cannot
 	// be committed and nothing is appended any more, before those who wait are told.
 	// Of an early answer it is the only correction. It may be nil.
@@ -75,6 +78,9 @@ func (o Options) withDefaults() (Options, error) {
 	o.TailBytes = orDefault(o.TailBytes, defaultTailBytes)
 	if o.Apply == nil {
 		o.Apply = func(Committed) error { return nil }
+	}
+	if o.Answer == nil {
+		o.Answer = func(tell func()) { tell() }
 	}
 	if o.ScrubPause == 0 {
 		o.ScrubPause = time.Hour

@@ -395,3 +395,49 @@ func TestLog_OffsetAtAndStoredAt(t *testing.T) {
 	l = mustOpen(t, dir, o)
 	check()
 }
+
+// TestLog_AnswersTogether: those who wait for records of one commit are told within
+// one call of Answer.
+func TestLog_AnswersTogether(t *testing.T) {
+	var mu sync.Mutex
+	var told []int // in each call
+	within := false
+	appended := make(chan struct{})
+	o := small()
+	o.Answer = func(tell func()) {
+		<-appended
+		mu.Lock()
+		within, told = true, append(told, 0)
+		mu.Unlock()
+		tell()
+		mu.Lock()
+		within = false
+		mu.Unlock()
+	}
+	l := mustOpen(t, t.TempDir(), o)
+	const n = 300
+	var answered sync.WaitGroup
+	answered.Add(n)
+	for i := range n {
+		err := l.Append(messages(0, i, 1, 100), func(Committed, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if !within {
+				t.Error("told outside of Answer")
+			} else {
+				told[len(told)-1]++
+			}
+			answered.Done()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(appended)
+	answered.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(told) > 10 { // a few commits were under way
+		t.Errorf("%d answers in %d calls", n, len(told))
+	}
+}

@@ -45,7 +45,7 @@ const (
 	KindEvent    Kind = 4 // wants no answer
 )
 
-// Frame is one NATS message.
+// Frame is one NATS message, or one of several answers in one.
 type Frame struct {
 	Kind Kind
 	Code Code
@@ -80,6 +80,20 @@ func FinishFrame(b []byte, f *Frame) {
 	le.PutUint64(b[16:], f.timeoutMillis())
 	le.PutUint32(b[24:], uint32(len(b)-FrameHeader))
 	le.PutUint32(b[frameCRCAt:], frameCRC(b))
+}
+
+// CutFrame returns the first of the frames that stand one behind another in b, by
+// its header, and what is behind it: all of b and nothing when the header does not
+// say. Both share b's memory.
+func CutFrame(b []byte) (frame, rest []byte) {
+	if len(b) < FrameHeader {
+		return b, nil
+	}
+	n := FrameHeader + uint64(binary.LittleEndian.Uint32(b[24:]))
+	if n > uint64(len(b)) {
+		return b, nil
+	}
+	return b[:n:n], b[n:]
 }
 
 // DecodeFrame reads one frame that fills b. The payload shares b's memory. When

@@ -183,3 +183,25 @@ func frameRoundTrip(t *testing.T, b []byte) {
 		t.Fatalf("got % x, want % x", again, b)
 	}
 }
+
+// FuzzCutFrame holds that nothing is lost between frames, and that whole ones are
+// found.
+func FuzzCutFrame(f *testing.F) {
+	sample := sampleFrame()
+	good := AppendFrame(nil, &sample)
+	f.Add([]byte{})
+	f.Add(good)
+	f.Add(append(bytes.Clone(good), good[:FrameHeader-1]...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for all := b; len(all) > 0; {
+			frame, rest := CutFrame(all)
+			if len(frame) == 0 || !bytes.Equal(append(bytes.Clone(frame), rest...), all) {
+				t.Fatalf("%x was cut into %x and %x", all, frame, rest)
+			}
+			all = rest
+		}
+		if frame, rest := CutFrame(append(bytes.Clone(good), b...)); !bytes.Equal(frame, good) || !bytes.Equal(rest, b) {
+			t.Fatalf("got %x and %x", frame, rest)
+		}
+	})
+}
