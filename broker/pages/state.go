@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"iter"
+
+	"golang.org/x/sys/unix"
 )
 
 // State is one of the two states that a file holds: a transaction overwrites no
@@ -30,6 +32,9 @@ func Read(path string, pageSize int, s State, fn func(root Bucket, transaction u
 		if err != nil {
 			return err
 		}
+		// The disk is read in large pieces, and not as the pages are touched. A hint that
+		// is not taken does no harm.
+		_ = unix.Madvise(b[:m.pages*uint64(pageSize)], unix.MADV_WILLNEED)
 		r := reader{file: b, size: uint64(pageSize)}
 		return fn(Bucket{reader: r, page: r.at(m.root)}, m.transaction)
 	})
