@@ -119,12 +119,25 @@ func (x *keyIndex) byID(id message.ID) (found []uint64) {
 func (x *keyIndex) sort() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	slices.SortFunc(x.keys, func(a, b keyRow) int {
-		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.index, b.index))
-	})
-	slices.SortFunc(x.ids, func(a, b idRow) int {
-		return cmp.Or(cmp.Compare(a.instance, b.instance), cmp.Compare(a.low, b.low), cmp.Compare(a.index, b.index))
-	})
+	slices.SortFunc(x.keys, keyRow.compare)
+	slices.SortFunc(x.ids, idRow.compare)
+}
+
+func (r keyRow) compare(o keyRow) int {
+	if r.hash != o.hash {
+		return cmp.Compare(r.hash, o.hash)
+	}
+	return cmp.Compare(r.index, o.index)
+}
+
+func (r idRow) compare(o idRow) int {
+	switch {
+	case r.instance != o.instance:
+		return cmp.Compare(r.instance, o.instance)
+	case r.low != o.low:
+		return cmp.Compare(r.low, o.low)
+	}
+	return cmp.Compare(r.index, o.index)
 }
 
 func appendKeyRow(b []byte, r keyRow) []byte {
