@@ -20,7 +20,7 @@ type answers struct {
 // Gather calls fn, and sends the answers that are given meanwhile, to whatever
 // requests, when it returns: those to one connection in one NATS message. What many
 // requests wait for is answered for less so than one by one. It may be called from
-// several goroutines; fn must not block.
+// several goroutines, whose answers go when the last of them is done; fn must not block.
 func (c *Conn) Gather(fn func()) {
 	c.answers.begin()
 	defer c.sendGathered()

@@ -178,7 +178,7 @@ func (ld *loader) recover(s *segment) error {
 	}
 	next, _ := ld.after(s)
 	cut, err := s.recover(max(next, ld.opts.Position+1))
-	if cut != nil {
+	if cut != nil && err == nil {
 		ld.logger.Warn(cutShort, "path", s.path, "missing", cut)
 	}
 	return err

@@ -25,6 +25,11 @@ type manifest struct {
 	Segments []segmentInfo `json:"segments"` // in log order; the last one is written to
 }
 
+// following is the segment behind the i-th; behind the last one, where that one begins.
+func (m *manifest) following(i int) segmentInfo {
+	return m.Segments[min(i+1, len(m.Segments)-1)]
+}
+
 // manifestFile owns the manifest on disk.
 type manifestFile struct {
 	dir string

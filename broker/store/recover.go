@@ -66,20 +66,13 @@ func (s *segment) recover(atLeast uint64) (cut, err error) {
 		return nil, s.named(err)
 	}
 	_, _, err = s.read(pages.Newest, nothing)
-	if !errors.Is(err, ErrDamaged) || s.before(atLeast, nothing) != nil {
+	if !errors.Is(err, ErrDamaged) {
+		return nil, err
+	}
+	if next, _, before := s.read(pages.Previous, nothing); before != nil || next < atLeast {
 		return nil, err
 	}
 	return err, takeBack(s.path)
-}
-
-// before reads the state before the last commit, and fails unless it is whole and
-// has the records below atLeast.
-func (s *segment) before(atLeast uint64, fn func(*chunk) error) error {
-	next, _, err := s.read(pages.Previous, fn)
-	if err == nil && next < atLeast {
-		err = fmt.Errorf("%w: %s: the state before the last commit ends at %d", ErrDamaged, s.path, next-1)
-	}
-	return err
 }
 
 func nothing(*chunk) error { return nil }

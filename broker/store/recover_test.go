@@ -3,11 +3,14 @@ package store
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rmqio/rmq/broker/pages"
@@ -337,5 +340,132 @@ func TestLog_ConfirmsWhenIdle(t *testing.T) {
 		t.Errorf("the log opened as if nothing had been lost: %v", err)
 	} else {
 		mustClose(t, l)
+	}
+}
+
+// flipInCopy copies a log that is open, damages what is there of a message, and opens
+// the copy: the message must be missed.
+func flipInCopy(t *testing.T, l *Log, body string) {
+	t.Helper()
+	copied := copyDir(t, l.dir)
+	segments := l.catalog.segments()
+	path := filepath.Join(copied, filepath.Base(segments[len(segments)-1].path))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[bytes.Index(b, []byte(body))] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened := mustOpen(t, copied, small())
+	if !errors.Is(opened.Status().Refusing, ErrDamaged) {
+		t.Errorf("the log ends at %d as if nothing had been lost", opened.Status().LastIndex)
+	}
+	mustClose(t, opened)
+}
+
+// transaction is the number of a file's last one; 0 when it cannot be read now.
+func transaction(path string) (n uint64) {
+	_ = pages.Read(path, pageSize, pages.Newest, func(_ pages.Bucket, tx uint64) error { n = tx; return nil })
+	return n
+}
+
+// TestLog_ConfirmsAfterAFailure: a confirmation that fails is made up for.
+func TestLog_ConfirmsAfterAFailure(t *testing.T) {
+	l := mustOpen(t, t.TempDir(), small())
+	s := l.catalog.segments()[0]
+	first := transaction(s.path)
+	eventually(t, func() bool { return transaction(s.path) > first }) // nothing is left to be confirmed
+	committed := transaction(s.path) + 1
+	mustAppend(t, l, messages(0, 0, 1, 6000))
+	s.mu.Lock()
+	err := s.db.file.Close() // before the confirmation, unless the machine is very slow
+	s.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return transaction(s.path) > committed })
+	flipInCopy(t, l, "q0-0 ")
+}
+
+// TestLog_ConfirmsWhenThereIsNoRoom: while the disk is full the last commit is
+// confirmed, however long that takes.
+func TestLog_ConfirmsWhenThereIsNoRoom(t *testing.T) {
+	o := small()
+	var free atomic.Int64
+	free.Store(math.MaxInt64)
+	o.DiskUse = func(string) (int, int64, error) { return 0, free.Load(), nil }
+	l := mustOpen(t, t.TempDir(), o)
+	free.Store(1000)
+	n := 0
+	for ; l.Status().Refusing == nil; n++ {
+		if _, err := appendWait(t, l, messages(0, n, 1, 6000)); err != nil {
+			break
+		}
+	}
+	if err := l.Status().Refusing; !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("got %v, want ErrNoSpace", err)
+	}
+	flipInCopy(t, l, fmt.Sprintf("q0-%d ", n-1))
+	free.Store(math.MaxInt64)
+}
+
+// TestVerify_MissesNoPage: a page that is as it was before a confirmed commit is found
+// by Verify if it is found at a start.
+func TestVerify_MissesNoPage(t *testing.T) {
+	c := newCommits(t)
+	found := 0
+	for range 16 {
+		before := c.file()
+		c.commit()
+		c.confirm()
+		after := c.file()
+		for _, at := range changed(before, after, pageSize) {
+			file := bytes.Clone(after)
+			copy(file[at:at+pageSize], before[at:at+pageSize])
+			s := c.found(file)
+			_, _, err := s.read(pages.Newest, nothing)
+			if err == nil {
+				continue
+			}
+			dir := t.TempDir()
+			m := manifest{Version: formatVersion, StoreID: s.storeID, Segments: []segmentInfo{s.info}}
+			if err := errors.Join(m.write(dir), os.WriteFile(filepath.Join(dir, s.info.name()), file, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			r := verifyDir(t, dir)[0]
+			if found++; r.Err == nil && r.Cut == nil {
+				t.Errorf("page %d: nothing was found, a start finds %v", at/pageSize, err)
+			}
+		}
+	}
+	if found < 16 {
+		t.Errorf("%d pages were missed", found)
+	}
+}
+
+// TestVerify_SegmentThatIsNotSealedYet, since a crash came first, is sound, and so is
+// the one behind it.
+func TestVerify_SegmentThatIsNotSealedYet(t *testing.T) {
+	dir := t.TempDir()
+	l := mustOpen(t, dir, small())
+	for i := range 60 {
+		mustAppend(t, l, messages(0, i, 1, 6000))
+	}
+	mustClose(t, l)
+	m, err := readManifest(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &m.Segments[len(m.Segments)-2]
+	*s = segmentInfo{First: s.First, Capacity: s.Capacity, Chain: s.Chain}
+	if err := m.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range verifyDir(t, dir) {
+		if r.Err != nil || r.Cut != nil {
+			t.Errorf("%s: %v, %v", r.Path, r.Err, r.Cut)
+		}
 	}
 }

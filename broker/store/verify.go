@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/rmqio/rmq/broker/pages"
 	"github.com/rmqio/rmq/message/batch"
 )
 
@@ -26,7 +27,8 @@ type SegmentReport struct {
 	// Err is what is damaged; nil when everything passed.
 	Err error
 	// Cut is what is missing of the last commit, when a crash cut that short and the
-	// next Open takes it back. It is not part of what was checked.
+	// next Open takes it back, unless Options.Position says that it was whole. It is
+	// not part of what was checked.
 	Cut error
 }
 
@@ -54,12 +56,12 @@ func Verify(ctx context.Context, dir string, report func(SegmentReport)) error {
 				ErrDamaged, info.First, info.Chain, next-1, chain)
 		}
 		err := s.verify(ctx, &r, unpaced)
-		if errors.Is(err, ErrDamaged) && i == len(m.Segments)-1 && s.verifyBefore(&r) == nil {
-			r.Cut, err = err, nil
+		next, chain = info.Last+1, info.LastChain
+		if !info.Sealed {
+			next, chain, err = s.verifyOpen(&r, err, m.following(i))
 		}
 		r.Err = errors.Join(r.Err, err)
 		report(r)
-		next, chain = info.Last+1, info.LastChain
 		if err := s.close(); err != nil {
 			return err
 		}
@@ -97,21 +99,27 @@ func (s *segment) verify(ctx context.Context, r *SegmentReport, pace func(contex
 	return s.view(func(tx *bbolt.Tx) error { return s.verifyEnd(tx, next, chain) })
 }
 
-// verifyBefore checks a segment that is not sealed in the state before its last
-// commit, and reports that if it is whole.
-func (s *segment) verifyBefore(r *SegmentReport) error {
-	if s.info.Sealed {
-		return fmt.Errorf("%w: %s: no commit follows the seal", ErrDamaged, s.path)
-	}
-	checked := SegmentReport{Path: r.Path, First: r.First, Err: r.Err}
-	err := s.before(s.info.First, func(c *chunk) error {
-		checked.Last = c.next() - 1
-		return verifyRecords(c, &checked)
-	})
+// verifyOpen ends the look at a segment that is not sealed, of which verify found
+// err: it returns where it ends, or, if it is damaged, where the following one begins.
+// A last commit that a crash cut short is no error.
+func (s *segment) verifyOpen(r *SegmentReport, err error, following segmentInfo) (next uint64, chain uint32, _ error) {
+	next, chain, whole := s.read(pages.Newest, nothing)
 	if err == nil {
-		*r = checked
+		err = whole
 	}
-	return err
+	if err == nil {
+		return next, chain, nil
+	}
+	before := SegmentReport{Path: r.Path, First: r.First, Err: r.Err, Cut: err}
+	next, chain, failed := s.read(pages.Previous, func(c *chunk) error {
+		before.Last = c.next() - 1
+		return verifyRecords(c, &before)
+	})
+	if !errors.Is(err, ErrDamaged) || failed != nil || next < following.First {
+		return following.First, following.Chain, err
+	}
+	*r = before
+	return next, chain, nil
 }
 
 // openToVerify opens a file for reading, sealed or not.

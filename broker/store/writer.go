@@ -58,6 +58,9 @@ func (w *writer) run() {
 		case <-w.wake:
 		case <-idle.C:
 			w.suspendIf(w.confirm(), nil)
+			if w.unconfirmed { // it could not be, and the segment was reopened
+				idle.Reset(confirmAfter)
+			}
 		case <-w.closing:
 			// Nothing is appended once closing is closed.
 			if records := w.tail.take(); len(records) > 0 {
@@ -92,7 +95,7 @@ func (w *writer) suspendIf(err error, records []*pending) {
 func (w *writer) commit(records []*pending) error {
 	c := encodeChunk(records, w.chain, w.newest.buffer)
 	if err := w.makeRoom(int64(len(c.data) + len(c.index))); err != nil {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		return err
 	}
 	w.unconfirmed = false
 	if err := w.active.commit(c); err != nil {
@@ -117,7 +120,7 @@ func (w *writer) confirm() error {
 }
 
 // makeRoom rolls over to the next segment when the chunk does not fit, and asks
-// for that segment's file in time.
+// for that segment's file in time. That may take as long as the disk is full.
 func (w *writer) makeRoom(bytes int64) error {
 	if !w.asked && w.active.usedShare() > askShare {
 		w.askForNext()
@@ -128,7 +131,13 @@ func (w *writer) makeRoom(bytes int64) error {
 	if !w.asked {
 		w.askForNext()
 	}
-	return w.roll()
+	if err := w.confirm(); err != nil {
+		return err
+	}
+	if err := w.roll(); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return nil
 }
 
 func (w *writer) askForNext() {
@@ -178,6 +187,7 @@ func (w *writer) suspend(cause error) {
 			return
 		}
 		w.logger.Error("log cannot be written", "err", err)
+		cause = err
 	}
 }
 

@@ -61,7 +61,7 @@ func (a *app) storeVerify() *cobra.Command {
 
 DIR is what the server was given as --data. No server may use it. The exit code
 is 1 when something is damaged. A last commit that a crash cut short is no damage:
-the next start takes it back.`,
+the next start takes it back, unless the views show that it was whole once.`,
 		Args: takes("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.verifyStore(cmd.Context(), args[0]) },
 	}
