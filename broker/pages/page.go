@@ -88,14 +88,19 @@ func (m *meta) check(file []byte, pageSize int) error {
 
 func decodeMeta(b []byte) (m meta, whole bool) {
 	le := binary.LittleEndian
-	sum := fnv.New64a()
-	sum.Write(b[:metaChecksum]) // a hash never fails
-	whole = le.Uint32(b) == boltMagic && le.Uint32(b[4:]) == boltVersion && le.Uint64(b[metaChecksum:]) == sum.Sum64()
+	whole = le.Uint32(b) == boltMagic && le.Uint32(b[4:]) == boltVersion && le.Uint64(b[metaChecksum:]) == metaSum(b)
 	return meta{
 		pageSize: le.Uint32(b[8:]),
 		root:     le.Uint64(b[16:]), freelist: le.Uint64(b[32:]),
 		pages: le.Uint64(b[40:]), transaction: le.Uint64(b[metaTransaction:]),
 	}, whole
+}
+
+// metaSum is the checksum that a meta page must have.
+func metaSum(b []byte) uint64 {
+	sum := fnv.New64a()
+	sum.Write(b[:metaChecksum]) // a hash never fails
+	return sum.Sum64()
 }
 
 // page is a page with its overflow.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"hash/fnv"
 	"iter"
 
 	"golang.org/x/sys/unix"
@@ -139,9 +138,7 @@ func TakenBack(path string, pageSize int) (metaPage []byte, offset int64, err er
 		le.PutUint64(metaPage, uint64(to))
 		m := metaPage[pageHeader:]
 		le.PutUint64(m[metaTransaction:], previous.transaction-1)
-		sum := fnv.New64a()
-		sum.Write(m[:metaChecksum]) // a hash never fails
-		le.PutUint64(m[metaChecksum:], sum.Sum64())
+		le.PutUint64(m[metaChecksum:], metaSum(m))
 		return nil
 	})
 	return metaPage, offset, err

@@ -178,8 +178,8 @@ func (ld *loader) recover(s *segment) error {
 	}
 	next, _ := ld.after(s)
 	cut, err := s.recover(max(next, ld.opts.Position+1))
-	if cut != nil && err == nil {
-		ld.logger.Warn(cutShort, "path", s.path, "missing", cut)
+	if err == nil {
+		ld.tellCut(s, cut)
 	}
 	return err
 }

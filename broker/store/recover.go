@@ -19,12 +19,10 @@ import (
 // What comes after a commit, be it only confirm, says that its sync had ended:
 // from then on what is not whole is damage.
 
-// cutShort is what is logged when a commit was taken back.
-const cutShort = "a crash cut the last commit short: it is taken back"
-
-// syncOnce is a transaction that is on disk when it returns nil.
+// syncOnce is a transaction that is on disk when it returns nil. After an error,
+// which is ErrPoisoned, nobody knows, until the segment is reopened.
 func (s *segment) syncOnce(fn func(*bbolt.Tx) error) error {
-	return guard(s.path, func() error {
+	err := guard(s.path, func() error {
 		s.db.NoSync = true
 		err := s.update(fn)
 		s.db.NoSync = false
@@ -33,6 +31,10 @@ func (s *segment) syncOnce(fn func(*bbolt.Tx) error) error {
 		}
 		return s.db.Sync()
 	})
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrPoisoned, s.path, err)
+	}
+	return nil
 }
 
 // update is a transaction as bbolt does it.
@@ -73,6 +75,13 @@ func (s *segment) recover(atLeast uint64) (cut, err error) {
 		return nil, err
 	}
 	return err, takeBack(s.path)
+}
+
+// tellCut logs what recover found, if anything.
+func (l *Log) tellCut(s *segment, cut error) {
+	if cut != nil {
+		l.logger.Warn("a crash cut the last commit short: it was taken back", "path", s.path, "missing", cut)
+	}
 }
 
 func nothing(*chunk) error { return nil }

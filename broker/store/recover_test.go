@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -108,6 +109,20 @@ func (c *commits) found(file []byte) *segment {
 	return s
 }
 
+// stale yields, for each of the pages, a segment in whose file that page alone is as it
+// was before.
+func (c *commits) stale(file, before []byte, at []int) iter.Seq2[int, *segment] {
+	return func(yield func(int, *segment) bool) {
+		for _, at := range at {
+			changed := bytes.Clone(file)
+			copy(changed[at:at+pageSize], before[at:at+pageSize])
+			if !yield(at, c.found(changed)) {
+				return
+			}
+		}
+	}
+}
+
 // changed lists the parts of a size that differ.
 func changed(before, after []byte, size int) (at []int) {
 	for i := 0; i < len(after); i += size {
@@ -209,10 +224,7 @@ func TestRecover_ConfirmedCommit(t *testing.T) {
 		after := c.file()
 		c.confirm()
 		confirmed := c.file()
-		for _, at := range changed(before, after, pageSize) {
-			file := bytes.Clone(confirmed)
-			copy(file[at:at+pageSize], before[at:at+pageSize])
-			s := c.found(file)
+		for at, s := range c.stale(confirmed, before, changed(before, after, pageSize)) {
 			_, err := s.recover(0)
 			switch {
 			case errors.Is(err, ErrDamaged):
@@ -229,6 +241,19 @@ func TestRecover_ConfirmedCommit(t *testing.T) {
 	t.Logf("%d found", found)
 	if found < 24 {
 		t.Error("no page of a commit is missed")
+	}
+}
+
+// flip damages what is in a file of the first message with this body.
+func flip(t testing.TB, path, body string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[bytes.Index(b, []byte(body))] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -254,14 +279,7 @@ func unconfirmed(t testing.TB) (dir string, n int, damaged string) {
 	if err := errors.Join(s.openWritable(), s.commit(c), s.close()); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(s.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[bytes.Index(b, []byte("q0-30 "))] ^= 1
-	if err := os.WriteFile(s.path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	flip(t, s.path, "q0-30 ")
 	return dir, n, s.path
 }
 
@@ -322,15 +340,7 @@ func TestLog_ConfirmsWhenIdle(t *testing.T) {
 	var copied string
 	eventually(t, func() bool {
 		copied = copyDir(t, dir) // as a kill would leave it
-		path := filepath.Join(copied, filepath.Base(l.catalog.segments()[0].path))
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b[bytes.Index(b, []byte("q0-0 "))] ^= 1
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		flip(t, filepath.Join(copied, filepath.Base(l.catalog.segments()[0].path)), "q0-0 ")
 		reports := verifyDir(t, copied)
 		return slices.ContainsFunc(reports, func(r SegmentReport) bool {
 			return r.Err != nil && strings.Contains(r.Err.Error(), "checksum")
@@ -349,15 +359,7 @@ func flipInCopy(t *testing.T, l *Log, body string) {
 	t.Helper()
 	copied := copyDir(t, l.dir)
 	segments := l.catalog.segments()
-	path := filepath.Join(copied, filepath.Base(segments[len(segments)-1].path))
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[bytes.Index(b, []byte(body))] ^= 1
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	flip(t, filepath.Join(copied, filepath.Base(segments[len(segments)-1].path)), body)
 	opened := mustOpen(t, copied, small())
 	if !errors.Is(opened.Status().Refusing, ErrDamaged) {
 		t.Errorf("the log ends at %d as if nothing had been lost", opened.Status().LastIndex)
@@ -421,17 +423,14 @@ func TestVerify_MissesNoPage(t *testing.T) {
 		c.commit()
 		c.confirm()
 		after := c.file()
-		for _, at := range changed(before, after, pageSize) {
-			file := bytes.Clone(after)
-			copy(file[at:at+pageSize], before[at:at+pageSize])
-			s := c.found(file)
+		for at, s := range c.stale(after, before, changed(before, after, pageSize)) {
 			_, _, err := s.read(pages.Newest, nothing)
 			if err == nil {
 				continue
 			}
 			dir := t.TempDir()
 			m := manifest{Version: formatVersion, StoreID: s.storeID, Segments: []segmentInfo{s.info}}
-			if err := errors.Join(m.write(dir), os.WriteFile(filepath.Join(dir, s.info.name()), file, 0o600)); err != nil {
+			if err := errors.Join(m.write(dir), os.Rename(s.path, filepath.Join(dir, s.info.name()))); err != nil {
 				t.Fatal(err)
 			}
 			r := verifyDir(t, dir)[0]

@@ -62,13 +62,12 @@ func activate(dir, prepared, storeID string, info segmentInfo) (*segment, error)
 	if err != nil {
 		return nil, err
 	}
-	db, err := openFile(prepared, info.Capacity, false)
-	if err != nil {
+	if s.db, err = openFile(prepared, info.Capacity, false); err != nil {
 		return nil, err
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
+	err = s.update(func(tx *bbolt.Tx) error {
 		s.used = tx.Size()
-		if err := errors.Join(stamp(tx), tx.Bucket(logBucket).SetSequence(info.First-1)); err != nil {
+		if err := tx.Bucket(logBucket).SetSequence(info.First - 1); err != nil {
 			return err
 		}
 		return tx.Bucket(metaBucket).Put(segmentKey, withCRC(value))
@@ -77,9 +76,8 @@ func activate(dir, prepared, storeID string, info segmentInfo) (*segment, error)
 		err = rename(prepared, s.path)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("activate %s: %w", s.path, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("activate %s: %w", s.path, err), s.db.Close())
 	}
-	s.db = db
 	return s, nil
 }
 

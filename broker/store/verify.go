@@ -55,10 +55,10 @@ func Verify(ctx context.Context, dir string, report func(SegmentReport)) error {
 			r.Err = fmt.Errorf("%w: the manifest says that it begins at %d after checksum %#08x, the segment before ends at %d with %#08x",
 				ErrDamaged, info.First, info.Chain, next-1, chain)
 		}
-		err := s.verify(ctx, &r, unpaced)
-		next, chain = info.Last+1, info.LastChain
-		if !info.Sealed {
-			next, chain, err = s.verifyOpen(&r, err, m.following(i))
+		if info.Sealed {
+			next, chain, err = info.Last+1, info.LastChain, s.verify(ctx, &r, unpaced)
+		} else {
+			next, chain, err = s.verifyUnsealed(&r, m.following(i))
 		}
 		r.Err = errors.Join(r.Err, err)
 		report(r)
@@ -71,12 +71,9 @@ func Verify(ctx context.Context, dir string, report func(SegmentReport)) error {
 
 func unpaced(context.Context, int) error { return nil }
 
-// verify checks a whole segment. pace is called with the bytes of each chunk, and
+// verify checks a sealed segment. pace is called with the bytes of each chunk, and
 // may wait.
 func (s *segment) verify(ctx context.Context, r *SegmentReport, pace func(context.Context, int) error) error {
-	if err := s.openToVerify(); err != nil {
-		return err
-	}
 	// One transaction for each chunk: a slow look must not keep pages or a lock.
 	next, chain := s.info.First, s.info.Chain
 	for {
@@ -99,40 +96,33 @@ func (s *segment) verify(ctx context.Context, r *SegmentReport, pace func(contex
 	return s.view(func(tx *bbolt.Tx) error { return s.verifyEnd(tx, next, chain) })
 }
 
-// verifyOpen ends the look at a segment that is not sealed, of which verify found
-// err: it returns where it ends, or, if it is damaged, where the following one begins.
-// A last commit that a crash cut short is no error.
-func (s *segment) verifyOpen(r *SegmentReport, err error, following segmentInfo) (next uint64, chain uint32, _ error) {
-	next, chain, whole := s.read(pages.Newest, nothing)
-	if err == nil {
-		err = whole
+// verifyUnsealed checks a segment that is not sealed as a start does, and its batches.
+// It returns where it ends, or, if it is damaged, where the following one begins. A
+// last commit that a crash cut short is no error.
+func (s *segment) verifyUnsealed(r *SegmentReport, following segmentInfo) (next uint64, chain uint32, err error) {
+	look := func(state pages.State) (SegmentReport, error) {
+		found, err := *r, error(nil)
+		next, chain, err = s.read(state, func(c *chunk) error {
+			if err := verifyRecords(c, &found); err != nil {
+				return err
+			}
+			found.Last = c.next() - 1
+			return nil
+		})
+		return found, err
 	}
-	if err == nil {
-		return next, chain, nil
+	newest, err := look(pages.Newest)
+	if !errors.Is(err, ErrDamaged) {
+		*r = newest
+		return next, chain, err
 	}
-	before := SegmentReport{Path: r.Path, First: r.First, Err: r.Err, Cut: err}
-	next, chain, failed := s.read(pages.Previous, func(c *chunk) error {
-		before.Last = c.next() - 1
-		return verifyRecords(c, &before)
-	})
-	if !errors.Is(err, ErrDamaged) || failed != nil || next < following.First {
+	before, failed := look(pages.Previous)
+	if failed != nil || next < following.First {
+		*r = newest
 		return following.First, following.Chain, err
 	}
-	*r = before
+	*r, r.Cut = before, err
 	return next, chain, nil
-}
-
-// openToVerify opens a file for reading, sealed or not.
-func (s *segment) openToVerify() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
-		return fmt.Errorf("%s: %w", s.path, ErrClosed)
-	}
-	if s.db != nil {
-		return nil
-	}
-	return s.openReadOnlyLocked()
 }
 
 // chunkAt copies the chunk that begins at a log index and checks it; nil when
@@ -181,13 +171,10 @@ func verifyRecords(c *chunk, r *SegmentReport) error {
 	return nil
 }
 
-// verifyEnd checks where the segment ends, and its seal.
+// verifyEnd checks where a sealed segment ends, and its seal.
 func (s *segment) verifyEnd(tx *bbolt.Tx, next uint64, chain uint32) error {
 	if last := tx.Bucket(logBucket).Sequence(); last != next-1 {
 		return fmt.Errorf("%w: %s: records end at %d, the log was committed up to %d", ErrDamaged, s.path, next-1, last)
-	}
-	if !s.info.Sealed {
-		return nil
 	}
 	if s.info.LastChain != chain {
 		return fmt.Errorf("%w: %s ends with checksum %#08x, the manifest says %#08x", ErrDamaged, s.path, chain, s.info.LastChain)

@@ -99,7 +99,7 @@ func (w *writer) commit(records []*pending) error {
 	}
 	w.unconfirmed = false
 	if err := w.active.commit(c); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrPoisoned, w.active.path, err)
+		return err
 	}
 	w.chain, w.next, w.unconfirmed = c.crc, c.next(), true
 	w.pace.set(w.active.usedShare())
@@ -113,10 +113,7 @@ func (w *writer) confirm() error {
 		return nil
 	}
 	w.unconfirmed = false
-	if err := w.active.confirm(); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrPoisoned, w.active.path, err)
-	}
-	return nil
+	return w.active.confirm()
 }
 
 // makeRoom rolls over to the next segment when the chunk does not fit, and asks
@@ -205,9 +202,7 @@ func (w *writer) reopen() error {
 	if err != nil {
 		return err
 	}
-	if cut != nil {
-		w.logger.Warn(cutShort, "path", w.active.path, "missing", cut)
-	}
+	w.tellCut(w.active, cut)
 	next, chain, err := w.active.read(pages.Newest, func(c *chunk) error {
 		if c.first >= w.next {
 			w.committed <- commit{segment: w.active, chunk: c.clone()}
