@@ -33,7 +33,8 @@ func newPopping(t *testing.T, queues int, change ...func(*broker.Config)) *poppi
 // newTimedPopping goes by the real clock.
 func newTimedPopping(t *testing.T, queues int) *popping {
 	t.Helper()
-	p := &popping{lagging: &lagging{newDeciding(t)}}
+	noEnd := func(c *broker.Config) { c.SessionTimeout = 1000 * time.Hour } // members say once that they are there
+	p := &popping{lagging: &lagging{newDeciding(t, noEnd)}}
 	p.begin(queues)
 	return p
 }

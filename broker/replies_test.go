@@ -112,8 +112,12 @@ func TestReply_WaitsForTheClient(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if a, b := <-r.got, <-r.got; a+b != "ab" && a+b != "ba" {
-		t.Errorf("got %q and %q", a, b)
+	got := map[string]bool{}
+	for len(got) < 2 { // one that is slow to be confirmed is brought again
+		got[<-r.got] = true
+	}
+	if !got["a"] || !got["b"] {
+		t.Errorf("got %v", got)
 	}
 }
 
@@ -140,7 +144,8 @@ func TestReply_IsBroughtAgainWhenTheConnectionIsGone(t *testing.T) {
 
 func TestReply_ToNobody(t *testing.T) {
 	r := newReplying(t)
-	if err := <-r.sendBody(time.Second, "x"); !errors.Is(err, protocol.UnknownMember) {
+	// The broker gives up a tenth of the time before the sender does.
+	if err := <-r.sendBody(3*time.Second, "x"); !errors.Is(err, protocol.UnknownMember) {
 		t.Errorf("got %v, want %v", err, protocol.UnknownMember)
 	}
 }

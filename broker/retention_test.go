@@ -334,6 +334,7 @@ func TestRetention_DiskFull(t *testing.T) {
 			return errors.Is(err, protocol.Unavailable) && strings.Contains(err.Error(), k.cluster.Config.DataDir) && strings.Contains(err.Error(), "the limit is 90%")
 		})
 	}
+	k.eventually("what may be dropped is, one segment at each look", func() bool { return k.cluster.Broker().Status().Segments <= 3 })
 	status := k.status()
 	if status.Writable || !strings.Contains(status.Reason, "almost full") || status.DiskUsedPercent != 89 || status.DiskFreeBytes != 1<<20 || status.DiskLevel != "refuse" {
 		t.Errorf("got status %+v", status)
@@ -344,9 +345,6 @@ func TestRetention_DiskFull(t *testing.T) {
 	k.commit("billing", "orders", 60) // consumers get on
 	if first := k.firstIndex(); first < 20 {
 		t.Errorf("the log begins at %d, what it could drop it should have", first)
-	}
-	if segments := k.cluster.Broker().Status().Segments; segments > 3 {
-		t.Errorf("%d segments are left on a full disk", segments)
 	}
 	patient := make(chan error, 1)
 	k.producer.SendAsync(t.Context(), &message.Message{Topic: "orders", Body: []byte("waits")}, func(_ producer.Receipt, err error) { patient <- err })

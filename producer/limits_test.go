@@ -47,7 +47,7 @@ func TestFlowControl_HoldsOneQueue(t *testing.T) {
 			limited = q
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	free := make(chan error, 1)
 	e := entry{m: msg("free"), done: func(_ Receipt, err error) { free <- err }}

@@ -122,14 +122,17 @@ func TestRequest_WithinACallback(t *testing.T) {
 func TestRequest_Fails(t *testing.T) {
 	c := withTopic(t)
 	p := producerOf(t, c, func(cfg *Config) { cfg.NoAutoCreate = true })
-	soon := func() context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	if _, err := p.Send(t.Context(), msg("connects")); err != nil {
+		t.Fatal(err)
+	}
+	soon := func() context.Context { // but long after the request is stored
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		t.Cleanup(cancel)
 		return ctx
 	}
 	cancelled := func() context.Context {
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(100*time.Millisecond, cancel)
+		time.AfterFunc(2*time.Second, cancel)
 		return ctx
 	}
 	for _, x := range []struct {
@@ -193,15 +196,15 @@ func TestRequest_OnlyTheFirstReplyCounts(t *testing.T) {
 func TestRequest_ReplyAfterTheRequesterGaveUp(t *testing.T) {
 	c := withTopic(t)
 	p := producerOf(t, c, nil)
+	ctx, giveUp := context.WithCancel(t.Context())
 	gaveUp, replied := make(chan struct{}), make(chan error, 1)
 	serve(t, c, ignoring(func(ctx context.Context, d *consumer.Delivery) error {
+		giveUp()
 		<-gaveUp
 		replied <- d.Reply(ctx, msg("late"))
 		return nil
 	}))
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if _, err := p.Request(ctx, msg("x")); !errors.Is(err, ErrNoReply) && !errors.Is(err, ErrUnknownOutcome) {
+	if _, err := p.Request(ctx, msg("x")); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrNoReply) && !errors.Is(err, ErrUnknownOutcome) {
 		t.Fatalf("got %v", err)
 	}
 	close(gaveUp)
@@ -223,7 +226,7 @@ func TestRequest_ReplyToARequesterThatIsGone(t *testing.T) {
 		replied <- d.Reply(ctx, msg("x"))
 		return nil
 	}))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	p.RequestAsync(ctx, msg("x"), func(_ *message.Stored, err error) {
 		if !errors.Is(err, ErrClosed) {

@@ -252,6 +252,7 @@ func TestConsumer_ServerRestartOnTheSameDirectory(t *testing.T) {
 	c.cluster.Restart()
 	c.publish(8, 20)
 	c.allOnce()
+	harness.Eventually(t, "the one who asks is connected too", func() bool { return c.admin.Health(t.Context()).Healthy })
 	if after := c.owners(); !maps.Equal(before, after) {
 		t.Errorf("queues of the members: got %v, want %v as before", after, before)
 	}

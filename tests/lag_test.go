@@ -138,7 +138,7 @@ func watch(ctx context.Context, c *consumption, groups []*pacing) {
 	for ctx.Err() == nil {
 		for _, p := range groups {
 			g, err := c.admin.DescribeGroup(c.Context(), p.name, admin.Target{})
-			if errors.Is(err, protocol.GroupNotFound) {
+			if errors.Is(err, protocol.GroupNotFound) || protocol.CodeOf(err).Retryable() { // the machine may be too busy to say
 				continue
 			}
 			c.check(err)

@@ -239,10 +239,12 @@ func TestProducer_FreeMessagesWaitForTheServer(t *testing.T) {
 }
 
 func TestProducer_ServerStaysAway(t *testing.T) {
-	p := newProduction(t, producer.Config{SendTimeout: 300 * time.Millisecond})
+	p := newProduction(t, producer.Config{})
 	p.send(produced("", "before"))
 	p.cluster.Stop()
-	_, err := p.producer.Send(t.Context(), produced("", "x"))
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := p.producer.Send(ctx, produced("", "x"))
 	var e *producer.Error
 	if !errors.As(err, &e) || !e.Retryable || !errors.Is(err, producer.ErrUnreachable) && !errors.Is(err, producer.ErrUnknownOutcome) {
 		t.Errorf("got %v, want unreachable or an unknown outcome", err)

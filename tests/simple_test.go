@@ -157,10 +157,10 @@ func (c *consumption) consumed(group string) {
 func TestSimple_RenewalKeepsAMessage(t *testing.T) {
 	c := newConsumption(t, 1)
 	c.publish(1, 3)
-	const invisible = 300 * time.Millisecond
+	const invisible = 2 * time.Second // a renewal has half of it to arrive
 	for range 2 {
 		c.run(c.simple(func(cfg *consumer.SimpleConfig) { cfg.Invisible = invisible }), func(ctx context.Context, d *consumer.Delivery) error {
-			long := time.NewTimer(5 * invisible)
+			long := time.NewTimer(2 * invisible)
 			defer long.Stop()
 			select {
 			case <-long.C:
@@ -178,7 +178,7 @@ func TestSimple_ConsumeTimeout(t *testing.T) {
 	c := newConsumption(t, 1)
 	c.publish(1, 1)
 	s := c.simple(func(cfg *consumer.SimpleConfig) {
-		cfg.Invisible, cfg.ConsumeTimeout = 200*time.Millisecond, 300*time.Millisecond
+		cfg.Invisible, cfg.ConsumeTimeout = 2*time.Second, 3*time.Second
 	})
 	stuck, free := make(chan error, 1), make(chan struct{})
 	var calls atomic.Int32
@@ -258,7 +258,7 @@ func TestSimple_HandleExpires(t *testing.T) {
 	c := newConsumption(t, 1)
 	c.publish(1, 1)
 	s := c.simple()
-	first := c.receive(s, 1, 50*time.Millisecond)[0]
+	first := c.receive(s, 1, time.Second)[0]
 	second := c.receive(s, 1, time.Minute)[0]
 	if second.ID != first.ID || first.Attempt != 1 || second.Attempt != 2 {
 		t.Fatalf("got %v at attempt %d, then %v at %d", first.ID, first.Attempt, second.ID, second.Attempt)
@@ -293,8 +293,10 @@ func TestSimple_ChangeInvisible(t *testing.T) {
 	c := newConsumption(t, 1)
 	c.publish(1, 1)
 	s := c.simple()
-	p := c.receive(s, 1, 100*time.Millisecond)[0]
+	p := c.receive(s, 1, time.Second)[0]
+	until := p.InvisibleUntil()
 	c.check(p.ChangeInvisible(t.Context(), time.Hour))
+	harness.Eventually(t, "its first time is over", func() bool { return time.Now().After(until) })
 	c.nothing(s)
 	c.check(p.ChangeInvisible(t.Context(), consumer.MinInvisible))
 	if again := c.receive(s, 1, time.Minute)[0]; again.ID != p.ID || again.Attempt != 2 {
@@ -407,7 +409,7 @@ func TestSimple_Restart(t *testing.T) {
 	s := c.simple()
 	var all []*consumer.Popped
 	for len(all) < c.sent {
-		all = append(all, c.receive(s, c.sent, 5*time.Second)...)
+		all = append(all, c.receive(s, c.sent, 15*time.Second)...)
 	}
 	c.check(s.Ack(t.Context(), all[:30]...))
 	c.cluster.Restart()
@@ -492,7 +494,7 @@ func TestSimple_TakesOverRetries(t *testing.T) {
 	failed := make(chan struct{}, 1)
 	stop := c.push(c.config(), func(context.Context, *consumer.Delivery) error {
 		failed <- struct{}{}
-		return consumer.RetryAfter(50*time.Millisecond, errors.New("later"))
+		return consumer.RetryAfter(2*time.Second, errors.New("later")) // when this member is gone
 	})
 	consumptionReceive(c, "the failure", failed)
 	stop()
@@ -530,10 +532,10 @@ func TestSimple_LeavesNothingBehind(t *testing.T) {
 					got <- err
 					return
 				}
+				c.check(s.Ack(t.Context(), ps...))
 				for _, p := range ps {
 					c.check(c.handle(t.Context(), &p.Delivery))
 				}
-				c.check(s.Ack(t.Context(), ps...))
 			}
 		}()
 		harness.Eventually(t, "it waits", func() bool { n, _ := c.deliveries(); return n == c.sent })

@@ -105,6 +105,13 @@ func (r *rig) awaitServed(t *testing.T, subject string) {
 	})
 }
 
+// awaitFree returns when no request takes a place any more: an answer goes out before
+// its place is free.
+func (r *rig) awaitFree(t *testing.T) {
+	t.Helper()
+	eventually(t, func() bool { return r.server.InFlight() == 0 })
+}
+
 func (r *rig) mux() *transport.Mux {
 	m := transport.NewMux()
 	transport.Handle(m, func(_ context.Context, req *echo) (*echo, error) { return req, nil })

@@ -105,6 +105,7 @@ func TestBusyByBytes(t *testing.T) {
 	if _, err := transport.Call[echo](t.Context(), r.conn, subject, &echo{Text: strings.Repeat("x", 5000)}); err != nil {
 		t.Fatal(err)
 	}
+	r.awaitFree(t)
 	waiting := start(t.Context(), r.conn, subject, &park{})
 	parked := receive(t, r.parked)
 	_, err := transport.Call[echo](t.Context(), r.conn, subject, &echo{Text: strings.Repeat("x", 1000)})
@@ -172,6 +173,7 @@ func TestSecondAnswerIsDropped(t *testing.T) {
 	if len(waiting) != 0 {
 		t.Fatal("the call was answered twice")
 	}
+	r.awaitFree(t)
 	next := start(t.Context(), r.conn, subject, &park{})
 	receive(t, r.parked)
 	if _, err := transport.Call[echo](t.Context(), r.conn, subject, &echo{}); !errors.Is(err, protocol.Busy) {

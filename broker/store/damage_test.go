@@ -36,11 +36,26 @@ func sampleOf(t testing.TB, batches int, size func(i int) int) (dir string, ends
 	return dir, ends
 }
 
+// copyDir copies a log, which may be open but at rest. Temporary files are left out: a
+// start removes them, and an open log may rename them meanwhile.
 func copyDir(t testing.TB, from string) string {
 	t.Helper()
-	to := filepath.Join(t.TempDir(), "copy")
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+	to := t.TempDir()
+	entries, err := os.ReadDir(from)
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".tmp") {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(from, e.Name()))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, e.Name()), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	return to
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,7 +98,7 @@ func TestBench_CountsEachMessageOnce(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	for _, mode := range benchModes {
-		r := c.benchmarked("sub --idle-timeout 1s --duration 1h --clients 2 --mode " + mode)
+		r := c.benchmarked("sub --idle-timeout 3s --duration 1h --clients 2 --mode " + mode)
 		if r.Messages != sent || r.Errors != 0 || r.Settings.Mode != mode {
 			t.Errorf("--mode %s: got %+v", mode, r)
 		}
@@ -133,7 +134,7 @@ func TestBench_Output(t *testing.T) {
 
 func TestBench_ARateThatCannotBeHeldIsReported(t *testing.T) {
 	c := newCLI(t)
-	r := c.run("bench pub --rate 1e9 --duration 200ms --warmup 100ms -o json")
+	r := c.run("bench pub --rate 1e9 --duration 2s --warmup 0s -o json")
 	var b benchResult
 	if err := json.Unmarshal([]byte(r.stdout), &b); err != nil || r.exit != exitOK {
 		t.Fatalf("%+v: %v", r, err)
@@ -159,7 +160,7 @@ func TestBench_FailedMessagesAreAnError(t *testing.T) {
 func TestBench_SubEndsWhenNothingComes(t *testing.T) {
 	c := newCLI(t)
 	c.ok("bench pub --count 10 --warmup 0s")
-	c.fails(exitPartial, "10 of 11 messages came", "bench sub --count 11 --idle-timeout 300ms")
+	c.fails(exitPartial, "10 of 11 messages came", "bench sub --count 11 --idle-timeout 2s")
 	if r := c.benchmarked("sub --from latest --idle-timeout 300ms"); r.Messages != 0 || r.MessagesPerSecond != 0 {
 		t.Errorf("got %+v", r)
 	}
@@ -175,7 +176,7 @@ func TestBench_SubFiltered(t *testing.T) {
 	c.ok("bench pub --count 300 --warmup 0s")
 	c.ok("bench pub --count 200 --warmup 0s --tag paid")
 	for _, mode := range benchModes {
-		if r := c.benchmarked("sub --idle-timeout 1s --duration 1h --tag paid --mode " + mode); r.Messages != 200 || r.Errors != 0 {
+		if r := c.benchmarked("sub --idle-timeout 3s --duration 1h --tag paid --mode " + mode); r.Messages != 200 || r.Errors != 0 {
 			t.Errorf("--mode %s --tag paid: got %+v", mode, r)
 		}
 		if r := c.benchmarked("sub --count 100 --mode " + mode); r.Messages < 100 || r.Errors != 0 {
@@ -196,9 +197,15 @@ func TestBench_AnInterruptionPrintsWhatThereIs(t *testing.T) {
 	c := newCLI(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var out, stderr strings.Builder
-	timer := time.AfterFunc(300*time.Millisecond, func() { cancel(errInterrupted) })
-	defer timer.Stop()
+	var watching sync.WaitGroup
+	watching.Go(func() { // until some are stored
+		for ctx.Err() == nil && c.run("sub BenchmarkTest --from earliest --count 1000 --idle-timeout 5s --raw").exit != exitOK {
+		}
+		cancel(errInterrupted)
+	})
 	code := Run(ctx, c.args("bench pub --duration 1h --warmup 0s -o json"), strings.NewReader(""), &out, &stderr)
+	cancel(nil)
+	watching.Wait()
 	var b benchResult
 	if err := json.Unmarshal([]byte(out.String()), &b); err != nil || code != exitInterrupted || b.Messages == 0 {
 		t.Errorf("exit %d, %v, %q, %q", code, err, out.String(), stderr.String())

@@ -131,7 +131,7 @@ func TestRequest_IsReplied(t *testing.T) {
 		replying.Wait()
 	}
 	c.fails(exitUsage, "BODY and --command", "reply prices a --command b")
-	c.fails(exitUnavailable, "nobody replied within", "request prices apple --timeout 300ms")
+	c.fails(exitUnavailable, "nobody replied within", "request prices apple --timeout 2s")
 }
 
 func TestRequest_BodyFromStdin(t *testing.T) {

@@ -178,10 +178,10 @@ func TestSub_From(t *testing.T) {
 	if got := c.ok("sub t --from earliest --count 2 --raw"); got != "a\nb\n" {
 		t.Errorf("count: got %q", got)
 	}
-	if got := c.ok("sub t --from 2 --idle-timeout 200ms --raw"); got != "c\n" {
+	if got := c.ok("sub t --from 2 --idle-timeout 2s --raw"); got != "c\n" {
 		t.Errorf("idle: got %q", got)
 	}
-	c.fails(exitUnavailable, "3 of 4 messages came", "sub t --from earliest --count 4 --idle-timeout 200ms")
+	c.fails(exitUnavailable, "3 of 4 messages came", "sub t --from earliest --count 4 --idle-timeout 2s")
 }
 
 func TestSub_OfSeveralTopics(t *testing.T) {

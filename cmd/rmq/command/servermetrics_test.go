@@ -455,9 +455,20 @@ func TestMetrics_ManySeries(t *testing.T) {
 	defer conn.Close()
 	const n = 2100
 	subject := protocol.BrokerSubject("b1", 0, protocol.ClassClient)
+	const atOnce = 100 // so that all are there before the first session ends
+	answers := make(chan error, n)
 	for i := range n {
 		req := &protocol.HeartbeatRequest{ClientID: fmt.Sprint("c", i), Inbox: conn.Inbox(), Version: fmt.Sprint("v", i), Language: "go", Producers: []string{"p"}}
-		if _, err := transport.Call[protocol.HeartbeatResponse](t.Context(), conn, subject, req); err != nil {
+		conn.Start(t.Context(), subject, req, func(_ []byte, err error) { answers <- err })
+		if i < atOnce {
+			continue
+		}
+		if err := <-answers; err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range atOnce {
+		if err := <-answers; err != nil {
 			t.Fatal(err)
 		}
 	}

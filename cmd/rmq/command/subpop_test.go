@@ -16,7 +16,7 @@ func TestSubPop(t *testing.T) {
 	if got := c.ok(pop + "--count 1"); got != "one\n" {
 		t.Errorf("got %q", got)
 	}
-	if got := c.ok(pop + "--invisible 1h --idle-timeout 300ms"); got != "three\n" {
+	if got := c.ok(pop + "--invisible 1h --idle-timeout 2s"); got != "three\n" {
 		t.Errorf("what was printed is consumed: got %q", got)
 	}
 	c.fails(exitUnavailable, "0 of 1 messages came, then none for 50ms", pop+"--count 1 --idle-timeout 50ms")
