@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -77,19 +78,22 @@ func TestRetain_WhatIsNotKept(t *testing.T) {
 		_, err := os.Stat(l.path(recycledName))
 		return !errors.Is(err, os.ErrNotExist)
 	}
+	var used atomic.Int64
+	disk := func(o *Options) {
+		o.DiskUse = func(string) (int, int64, error) { return int(used.Load()), 1 << 30, nil }
+	}
 	t.Run("the disk fills up", func(t *testing.T) {
-		l, clock, _ := aged(t, t.TempDir(), 300)
+		l, clock, _ := aged(t, t.TempDir(), 300, disk)
 		if drop(t, l, clock); !kept(l) {
 			t.Fatal("nothing was kept")
 		}
-		l.opts.DiskUse = func(string) (int, int64, error) { return 86, 1 << 30, nil }
+		used.Store(86)
 		if level, err := l.CheckDisk(); level != DiskClean || err != nil || kept(l) {
 			t.Errorf("level %s, %v, kept %t", level, err, kept(l))
 		}
 	})
 	t.Run("the disk is full", func(t *testing.T) {
-		l, clock, _ := aged(t, t.TempDir(), 300)
-		l.opts.DiskUse = func(string) (int, int64, error) { return 86, 1 << 30, nil }
+		l, clock, _ := aged(t, t.TempDir(), 300, disk)
 		if _, err := l.CheckDisk(); err != nil {
 			t.Fatal(err)
 		}

@@ -5,17 +5,21 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
 // aged is a log with sealed segments whose messages were stored at one second
 // intervals from 1,000,000 s on, and a clock that tests move.
-func aged(t *testing.T, dir string, n int) (l *Log, now *time.Time, o Options) {
+func aged(t *testing.T, dir string, n int, change ...func(*Options)) (l *Log, now *time.Time, o Options) {
 	t.Helper()
 	clock := time.Unix(1_000_000, 0)
 	o = small()
 	o.Now = func() time.Time { return clock }
+	for _, f := range change {
+		f(&o)
+	}
 	l = mustOpen(t, dir, o)
 	for i := range n {
 		mustAppend(t, l, messages(uint32(i%2), i/2, 1, 3000))
@@ -194,12 +198,14 @@ func TestRetain_CrashBetweenManifestAndUnlink(t *testing.T) {
 }
 
 func TestCheckDisk_RefusesAndResumesWithHysteresis(t *testing.T) {
-	used, free := 50, int64(1<<30)
+	var used, free atomic.Int64
+	used.Store(50)
+	free.Store(1 << 30)
 	o := small()
-	o.DiskUse = func(string) (int, int64, error) { return used, free, nil }
+	o.DiskUse = func(string) (int, int64, error) { return int(used.Load()), free.Load(), nil }
 	l := mustOpen(t, t.TempDir(), o)
 	for i, c := range []struct {
-		used    int
+		used    int64
 		free    int64
 		level   DiskLevel
 		refuses bool
@@ -209,7 +215,8 @@ func TestCheckDisk_RefusesAndResumesWithHysteresis(t *testing.T) {
 		{87, 1 << 30, DiskClean, false}, {89, 1 << 30, DiskClean, false},
 		{99, 1 << 40, DiskOK, false}, // a tenth of a large disk is plenty
 	} {
-		used, free = c.used, c.free
+		used.Store(c.used)
+		free.Store(c.free)
 		level, err := l.CheckDisk()
 		_, appendErr := appendWait(t, l, messages(0, i, 1, 10))
 		if err != nil || level != c.level || errors.Is(appendErr, ErrDiskFull) != c.refuses || (appendErr != nil) != c.refuses {
