@@ -19,13 +19,15 @@ const (
 	connectGrace = time.Second
 	// idleLink is how long a connection stays that nobody uses.
 	idleLink = 5 * time.Minute
+	// drainTimeout bounds how long the end of a connection waits for its own answers.
+	drainTimeout = 500 * time.Millisecond
 )
 
 // pool has one connection for each address that was needed, be it a broker's, a
 // name server's or both. Each is dialled by a goroutine that close waits for.
 type pool struct {
 	options transport.Options
-	serve   func(*transport.Conn) error // of a new connection, before it is used; nil: nothing
+	serve   func(*transport.Conn) (*transport.Server, error) // of a new connection, before it is used; nil: nothing
 	log     *slog.Logger
 	closing chan struct{}
 	dialers sync.WaitGroup
@@ -44,7 +46,8 @@ type link struct {
 	addr   string
 	start  time.Time
 	conn   atomic.Pointer[transport.Conn]
-	dialed chan struct{} // closed when dialling has ended; then err holds
+	server *transport.Server // of conn, set before it; nil: none
+	dialed chan struct{}     // closed when dialling has ended; then err holds
 	err    error
 	up     chan struct{} // closed at the first connect
 	upOnce sync.Once
@@ -77,7 +80,7 @@ func (p *pool) dial(l *link) {
 	}
 	conn, err := transport.Dial(l.addr, o)
 	if err == nil && p.serve != nil {
-		if err = p.serve(conn); err != nil {
+		if l.server, err = p.serve(conn); err != nil {
 			conn.Close()
 		}
 	}
@@ -185,8 +188,21 @@ func (p *pool) close() {
 
 func closeLinks(links []*link) {
 	for _, l := range links {
-		if conn := l.conn.Load(); conn != nil {
-			conn.Close()
-		}
+		l.close()
 	}
+}
+
+// close answers what was taken and ends the connection: a broker that is not told that
+// a reply has arrived would bring it again, to nobody.
+func (l *link) close() {
+	conn := l.conn.Load()
+	if conn == nil {
+		return
+	}
+	if l.server != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		_ = l.server.Drain(ctx) // what is not answered by then is not
+		cancel()
+	}
+	conn.Close()
 }

@@ -12,7 +12,7 @@ var replyLimits = transport.Limits{Requests: 4096, Bytes: 64 << 20}
 
 // serveReplies is what a new connection does so that brokers can bring replies
 // over it; nil: nothing.
-func (cfg *Config) serveReplies() func(*transport.Conn) error {
+func (cfg *Config) serveReplies() func(*transport.Conn) (*transport.Server, error) {
 	if cfg.OnReply == nil {
 		return nil
 	}
@@ -20,8 +20,7 @@ func (cfg *Config) serveReplies() func(*transport.Conn) error {
 	transport.Handle(m, func(_ context.Context, r *protocol.PushReplyRequest) (*protocol.Empty, error) {
 		return &protocol.Empty{}, cfg.OnReply(r.Batch)
 	})
-	return func(c *transport.Conn) error {
-		_, err := transport.Serve(c, protocol.ReplySubject(c.Inbox()), replyLimits, m)
-		return err
+	return func(c *transport.Conn) (*transport.Server, error) {
+		return transport.Serve(c, protocol.ReplySubject(c.Inbox()), replyLimits, m)
 	}
 }

@@ -41,6 +41,38 @@ func TestOnReply_IsServedAtTheInboxOfHeartbeats(t *testing.T) {
 	})
 }
 
+// The broker is told that a reply has arrived though the client closes meanwhile.
+func TestOnReply_IsConfirmedByAClientThatCloses(t *testing.T) {
+	s := startSite(t, "")
+	a := startBroker(s, "a", "orders")
+	taken, closing := make(chan struct{}), make(chan struct{})
+	c := newClient(t, Config{NameServers: []string{s.addr()}, OnReply: func([]byte) error {
+		close(taken)
+		<-closing
+		return nil
+	}})
+	c.Announce(nil, subscribe("g", "orders"))
+	eventually(t, "a heartbeat", func() bool { return a.beatCount() > 0 })
+	confirmed := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	s.conn.Start(ctx, protocol.ReplySubject(a.lastBeat().Inbox), &protocol.PushReplyRequest{Batch: []byte("x")},
+		func(_ []byte, err error) { confirmed <- err })
+	<-taken
+	closed := make(chan struct{})
+	go func() { defer close(closed); c.Close() }()
+	eventually(t, "the connections are being closed", func() bool {
+		c.pool.mu.Lock()
+		defer c.pool.mu.Unlock()
+		return c.pool.closed
+	})
+	close(closing)
+	if err := <-confirmed; err != nil {
+		t.Errorf("got %v", err)
+	}
+	<-closed
+}
+
 func TestOnReply_NotServedWithout(t *testing.T) {
 	s := startSite(t, "")
 	a := startBroker(s, "a", "orders")

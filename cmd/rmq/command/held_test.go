@@ -116,9 +116,10 @@ func TestRequest_IsReplied(t *testing.T) {
 	for _, way := range []struct{ flags, want string }{{"", "apple\n"}, {"7", "7\n"}, {"--command rev", "elppa\n"}} {
 		var replying sync.WaitGroup
 		replying.Go(func() {
-			code := Run(c.t.Context(), c.args("reply prices "+way.flags+" --count 1"), strings.NewReader(""), io.Discard, io.Discard)
+			var notes strings.Builder
+			code := Run(c.t.Context(), c.args("reply prices "+way.flags+" --count 1"), strings.NewReader(""), io.Discard, &notes)
 			if code != exitOK {
-				t.Errorf("reply %s: exit %d", way.flags, code)
+				t.Errorf("reply %s: exit %d, %s", way.flags, code, notes.String())
 			}
 		})
 		eventually(t, "a replier", func() bool {
