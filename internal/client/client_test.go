@@ -13,6 +13,7 @@ import (
 
 	"github.com/rmqio/rmq/message"
 	"github.com/rmqio/rmq/transport"
+	"github.com/rmqio/rmq/transport/fabric"
 	"github.com/rmqio/rmq/transport/protocol"
 )
 
@@ -114,6 +115,54 @@ func TestRoute_SurvivesLossOfEitherNameServer(t *testing.T) {
 		if _, err := c.Route(t.Context(), "none"); !errors.Is(err, protocol.TopicNotFound) {
 			t.Fatalf("without name server %d: got %v, want %v", lost, err, protocol.TopicNotFound)
 		}
+	}
+}
+
+// slowNameServer answers nothing, and tells how long each question has.
+func slowNameServer(t *testing.T, times chan<- time.Duration) (addr string) {
+	t.Helper()
+	server, err := fabric.Start(fabric.Config{Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	conn, err := transport.Dial(server.Addr(), transport.Options{InProcess: server})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	m := transport.NewMux()
+	transport.Handle(m, func(ctx context.Context, _ *protocol.QueryTopicsRequest) (*protocol.QueryTopicsResponse, error) {
+		deadline, _ := ctx.Deadline()
+		times <- time.Until(deadline)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	if _, err := transport.Serve(conn, protocol.NameServerSubject(protocol.ClassRoute), transport.Limits{Requests: 10}, m); err != nil {
+		t.Fatal(err)
+	}
+	return server.Addr()
+}
+
+// A name server that is slow gets little time while there is another to ask, and all
+// the caller has when there is none.
+func TestQuery_GivesTheLastNameServerAllItsTime(t *testing.T) {
+	times := make(chan time.Duration, 10)
+	one, two := slowNameServer(t, times), slowNameServer(t, times)
+	c := newClient(t, Config{NameServers: []string{one, two}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	asked := make(chan error, 1)
+	go func() { _, err := c.Topics(ctx); asked <- err }()
+	if first := <-times; first > tryTimeout {
+		t.Errorf("the first has %v, want at most %v", first, tryTimeout)
+	}
+	if last := <-times; last < 30*time.Second {
+		t.Errorf("the last has %v of a minute", last)
+	}
+	cancel()
+	if err := <-asked; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }
 

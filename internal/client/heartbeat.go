@@ -234,13 +234,15 @@ func (c *Client) followBeats() {
 }
 
 // findSubscribed asks for the routes of new subscriptions; later changes come
-// by themselves.
+// by themselves. A name server that is slow does not hold up heartbeats.
 func (c *Client) findSubscribed() {
+	ctx, cancel := context.WithTimeout(c.ctx, tryTimeout)
+	defer cancel()
 	for _, topic := range c.beats.topics() {
 		if c.routes.knows(topic) {
 			continue
 		}
-		if _, err := c.Route(c.ctx, topic); err != nil {
+		if _, err := c.Route(ctx, topic); err != nil {
 			c.log.Debug("no route of a subscribed topic yet", "topic", topic, "error", err)
 		}
 	}

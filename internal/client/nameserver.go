@@ -15,7 +15,8 @@ import (
 
 const (
 	defaultTimeout = 5 * time.Second // of calls whose ctx has no deadline
-	// tryTimeout is what one name server gets before the next is asked.
+	// tryTimeout is what one name server gets before the next is asked. The last one
+	// has all the time of the call, unless another has answered.
 	tryTimeout = time.Second
 	// emptyInterval is how often an endpoint is asked that never answered.
 	emptyInterval = time.Second
@@ -179,8 +180,13 @@ func query[Resp any](ctx context.Context, c *Client, req protocol.Request, empty
 	defer cancel()
 	var nothing *Resp
 	var notFound, failed error
-	for _, addr := range c.names.order() {
-		resp, err := queryAt[Resp](ctx, c, addr, req, tryTimeout)
+	order := c.names.order()
+	for i, addr := range order {
+		timeout := tryTimeout
+		if deadline, _ := ctx.Deadline(); i == len(order)-1 && nothing == nil && notFound == nil {
+			timeout = time.Until(deadline)
+		}
+		resp, err := queryAt[Resp](ctx, c, addr, req, timeout)
 		switch {
 		case err == nil && !empty(resp):
 			c.names.stick(addr)
