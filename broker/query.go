@@ -65,37 +65,31 @@ func (q *querier) collect(ctx context.Context, r *protocol.QueryMessagesRequest,
 	if damage != nil {
 		failures = append(failures, damage.Error())
 	}
-	count := 0
-	for i, index := range found {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+	count, seen := 0, 0
+	q.state.log.Records(found, func(record store.Committed, err error) bool {
+		n := 0
+		if err == nil {
+			n, err = q.add(resp, record, match)
 		}
-		n, err := q.add(resp, index, match)
-		if err != nil && !slices.Contains(failures, err.Error()) { // records that share their damage say the same
+		if err != nil && !errors.Is(err, store.ErrOutOfRange) && !slices.Contains(failures, err.Error()) { // records that share their damage say the same
 			failures = append(failures, err.Error())
 		}
-		count += n
+		count, seen = count+n, seen+1
 		full := count >= r.Max || len(resp.Batches) > protocol.MaxPullBytes-batch.MaxBytes
-		last := i+1 == len(found)
+		last := seen == len(found)
 		if full && !last || last && len(found) == protocol.MaxQueryMessages {
-			resp.Next = index
-			break
+			resp.Next = record.Index
+			return false
 		}
-	}
+		return ctx.Err() == nil
+	})
 	resp.Damage = strings.Join(failures, "; ")
-	return resp, nil
+	return resp, ctx.Err()
 }
 
 // add appends what matches in one record and returns how many messages do. A
-// record that is not there, or that retention has dropped or hidden, has none.
-func (q *querier) add(resp *protocol.QueryMessagesResponse, index uint64, match func(*message.Stored) bool) (int, error) {
-	record, err := q.state.log.Record(index)
-	switch {
-	case errors.Is(err, store.ErrOutOfRange):
-		return 0, nil
-	case err != nil:
-		return 0, err
-	}
+// record that retention has hidden has none.
+func (q *querier) add(resp *protocol.QueryMessagesResponse, record store.Committed, match func(*message.Stored) bool) (int, error) {
 	if first, _ := q.state.log.Bounds(record.Queue); record.BaseOffset+int64(record.Count) <= first {
 		return 0, nil
 	}

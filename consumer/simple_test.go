@@ -150,7 +150,7 @@ func TestSimple_CloseGivesBack(t *testing.T) {
 		t.Fatalf("got %d", len(ps))
 	}
 	r.close()
-	if got := fmt.Sprint(r.heard()); got != "[10ms[1 2]]" {
+	if got := fmt.Sprint(r.heard()); got != "[10ms[1 2]]" && got != "[10ms[1] 10ms[2]]" { // in one request, unless the first is on its way
 		t.Errorf("the broker was told %v", got)
 	}
 	r.broker.nobody()

@@ -91,16 +91,15 @@ func (x *keyIndex) addKey(first int, r keyRow) {
 	}
 }
 
-// byKey returns the log indexes of batches that may have the key.
-func (x *keyIndex) byKey(hash uint64) (found []uint64) {
+// byKey hands over the rows, of which those of one key are in descending order.
+func (x *keyIndex) byKey(k *keyRows) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for _, r := range x.keys {
-		if r.hash == hash {
-			found = append(found, r.index)
+	for _, r := range slices.Backward(x.keys) {
+		if !k.take(r) {
+			return
 		}
 	}
-	return found
 }
 
 // byID returns the log indexes of batches that may have the message.

@@ -113,6 +113,54 @@ func TestLog_QueriesFindEverything(t *testing.T) {
 	}
 }
 
+// TestLog_KeyOfManyBatches pages through a key that has many blocks of the index of a
+// sealed segment, and others between.
+func TestLog_KeyOfManyBatches(t *testing.T) {
+	const n = 4000
+	dir := t.TempDir()
+	o := Options{FirstSegmentBytes: 1 << 20, SegmentBytes: 1 << 20}
+	l := mustOpen(t, dir, o)
+	done := make(chan error, n)
+	for i := range n {
+		keys := func(int) []string { return []string{"often", fmt.Sprintf("once%d", i)} }
+		if err := l.Append(keyed(0, []message.ID{message.MakeID(7, uint64(i))}, keys), func(_ Committed, err error) { done <- err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range n {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		for _, limit := range []int{0, 100} {
+			want := uint64(n)
+			for before := uint64(0); want > 0; before = want + 1 {
+				page, err := l.ByKey(testTopic, "often", before, limit)
+				if err != nil || len(page) == 0 || limit > 0 && len(page) > limit {
+					t.Fatalf("%d batches before %d: %v", len(page), before, err)
+				}
+				for _, index := range page {
+					if index != want {
+						t.Fatalf("got %d, want %d", index, want)
+					}
+					want--
+				}
+			}
+		}
+		for _, i := range []int{0, 1, 700, 2000, n - 1} {
+			if got, err := l.ByKey(testTopic, fmt.Sprintf("once%d", i), 0, 0); err != nil || !slices.Equal(got, []uint64{uint64(i) + 1}) {
+				t.Errorf("once%d: got %v, %v", i, got, err)
+			}
+		}
+		mustClose(t, l)
+		l = mustOpen(t, dir, o)
+	}
+	if l.Status().Segments < 2 {
+		t.Fatal("nothing is sealed")
+	}
+}
+
 func TestBloom_HasAllAndFewOthers(t *testing.T) {
 	const n = 10_000
 	b := newBloom(n)

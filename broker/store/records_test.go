@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestLog_Records asks for random records at once, in sealed segments and the
-// active one, some of which are not there.
+// TestLog_Records asks for random records at once, in ascending order, descending and
+// none, in sealed segments and the active one, some of which are not there.
 func TestLog_Records(t *testing.T) {
 	l := mustOpen(t, t.TempDir(), small())
 	const n = 300
@@ -23,12 +23,16 @@ func TestLog_Records(t *testing.T) {
 	if s := l.Status().Segments; s < 3 {
 		t.Fatalf("%d segments", s)
 	}
-	for range 100 {
+	for round := range 150 {
 		var indexes []uint64
 		for range rand.IntN(2 * n) {
 			indexes = append(indexes, rand.Uint64N(n+20)) // 0, and some above the end
 		}
-		slices.Sort(indexes)
+		if order := round % 3; order < 2 {
+			if slices.Sort(indexes); order == 1 {
+				slices.Reverse(indexes)
+			}
+		}
 		stop := rand.IntN(2 * n)
 		var got []uint64
 		l.Records(indexes, func(r Committed, err error) bool {
@@ -78,6 +82,7 @@ func TestLog_RecordsOfDamagedAndDroppedSegments(t *testing.T) {
 		for i := range uint64(200) {
 			all = append(all, i+1)
 		}
+		slices.Reverse(all)
 		i := 0
 		l.Records(all, func(r Committed, err error) bool {
 			var want error
