@@ -57,6 +57,14 @@ func (q *querier) byKey(ctx context.Context, r *protocol.QueryMessagesRequest) (
 	})
 }
 
+// hit is what a query finds in a record.
+type hit struct {
+	queue   store.QueueKey
+	end     int64 // the offset behind the record
+	count   int
+	batches []byte
+}
+
 // collect reads the records, newest first, until enough messages match. When it
 // ends early, or found may not be all that there is, Next says where to go on.
 func (q *querier) collect(ctx context.Context, r *protocol.QueryMessagesRequest, found []uint64, damage error, match func(*message.Stored) bool) (*protocol.QueryMessagesResponse, error) {
@@ -65,40 +73,58 @@ func (q *querier) collect(ctx context.Context, r *protocol.QueryMessagesRequest,
 	if damage != nil {
 		failures = append(failures, damage.Error())
 	}
-	count, seen := 0, 0
-	q.state.log.Records(found, func(record store.Committed, err error) bool {
-		n := 0
-		if err == nil {
-			n, err = q.add(resp, record, match)
+	room := func(count, bytes int) bool { return count < r.Max && bytes <= protocol.MaxPullBytes-batch.MaxBytes }
+	count, rest := 0, found
+	for len(rest) > 0 && room(count, len(resp.Batches)) {
+		var hits []hit
+		n, bytes := count, len(resp.Batches) // if nothing is hidden
+		q.state.log.Records(rest, func(record store.Committed, err error) bool {
+			rest = rest[1:]
+			var h hit
+			if err == nil {
+				h, err = hitIn(record, match)
+			}
+			if err != nil && !errors.Is(err, store.ErrOutOfRange) && !slices.Contains(failures, err.Error()) { // records that share their damage say the same
+				failures = append(failures, err.Error())
+			}
+			if h.count > 0 {
+				hits = append(hits, h)
+				n, bytes = n+h.count, bytes+len(h.batches)
+			}
+			return ctx.Err() == nil && room(n, bytes)
+		})
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
-		if err != nil && !errors.Is(err, store.ErrOutOfRange) && !slices.Contains(failures, err.Error()) { // records that share their damage say the same
-			failures = append(failures, err.Error())
-		}
-		count, seen = count+n, seen+1
-		full := count >= r.Max || len(resp.Batches) > protocol.MaxPullBytes-batch.MaxBytes
-		last := seen == len(found)
-		if full && !last || last && len(found) == protocol.MaxQueryMessages {
-			resp.Next = record.Index
-			return false
-		}
-		return ctx.Err() == nil
-	})
+		count += q.add(resp, hits)
+	}
+	if len(rest) > 0 || len(found) == protocol.MaxQueryMessages {
+		resp.Next = found[len(found)-len(rest)-1]
+	}
 	resp.Damage = strings.Join(failures, "; ")
-	return resp, ctx.Err()
+	return resp, nil
 }
 
-// add appends what matches in one record and returns how many messages do. A
-// record that retention has hidden has none.
-func (q *querier) add(resp *protocol.QueryMessagesResponse, record store.Committed, match func(*message.Stored) bool) (int, error) {
-	if first, _ := q.state.log.Bounds(record.Queue); record.BaseOffset+int64(record.Count) <= first {
-		return 0, nil
+// add appends what retention has not hidden, and returns how many messages that is.
+// To know it may take a look into the log, which those who read records must not wait
+// for.
+func (q *querier) add(resp *protocol.QueryMessagesResponse, hits []hit) (count int) {
+	for _, h := range hits {
+		if first, _ := q.state.log.Bounds(h.queue); h.end > first {
+			resp.Batches = append(resp.Batches, h.batches...)
+			count += h.count
+		}
 	}
-	matches, err := matching(record, match)
+	return count
+}
+
+// hitIn is what matches in a record. It keeps nothing of the record's data.
+func hitIn(r store.Committed, match func(*message.Stored) bool) (hit, error) {
+	matches, err := matching(r, match)
 	if err != nil || len(matches) == 0 {
-		return 0, err
+		return hit{}, err
 	}
-	resp.Batches = append(resp.Batches, smallest(matches, record)...)
-	return len(matches), nil
+	return hit{queue: r.Queue, end: r.BaseOffset + int64(r.Count), count: len(matches), batches: smallest(matches, r)}, nil
 }
 
 func matching(r store.Committed, match func(*message.Stored) bool) ([]message.Stored, error) {
@@ -116,7 +142,7 @@ func smallest(messages []message.Stored, r store.Committed) []byte {
 	var singles []byte
 	for _, m := range slices.Backward(messages) {
 		if singles = appendSingle(singles, m, r); len(singles) > len(r.Data) {
-			return r.Data
+			return slices.Clone(r.Data)
 		}
 	}
 	return singles
