@@ -23,8 +23,8 @@ type clients struct {
 	logger *slog.Logger
 	// joined is called when there is a new client to be asked for transactions.
 	joined func()
-	// seen is called after each heartbeat.
-	seen func(client string)
+	// seen is called after each heartbeat, and ended when a client has ended its session.
+	seen, ended func(client string)
 	// gone is called when a member of a group is not there any more.
 	gone func(group string)
 
@@ -47,7 +47,7 @@ type clients struct {
 func newClients(s *state, conn *transport.Conn, cfg Config) *clients {
 	c := &clients{
 		state: s, conn: conn, broker: cfg.Name, now: cfg.Now, logger: cfg.Logger,
-		notices: newNotices(), sessions: group.NewSessions(cfg.SessionTimeout), joined: func() {}, seen: func(string) {}, gone: func(string) {},
+		notices: newNotices(), sessions: group.NewSessions(cfg.SessionTimeout), joined: func() {}, seen: func(string) {}, ended: func(string) {}, gone: func(string) {},
 	}
 	c.sessions.MustAgree = func(name string) bool {
 		g, ok := s.groups.Config(name)
@@ -116,10 +116,14 @@ func (c *clients) heartbeat(ctx context.Context, r *protocol.HeartbeatRequest) (
 func (c *clients) leaveGroup(ctx context.Context, r *protocol.LeaveGroupRequest) (*protocol.Empty, error) {
 	c.mu.Lock()
 	var changed []string
-	if c.sessions.IsCurrent(r.ClientID, r.Incarnation) {
+	current := c.sessions.IsCurrent(r.ClientID, r.Incarnation)
+	if current {
 		changed = c.sessions.Leave(c.now(), r.ClientID, r.Group)
 	}
 	c.mu.Unlock()
+	if current && r.Group == "" {
+		c.ended(r.ClientID)
+	}
 	for _, g := range changed {
 		c.left(ctx, r.ClientID, g)
 	}

@@ -27,13 +27,16 @@ const (
 	replyPush = time.Second
 	// maxReplyMargin is how long before its sender gives up the answer is given.
 	maxReplyMargin = 500 * time.Millisecond
+	// maxGoodbyes bounds the clients that are known to have ended their sessions.
+	maxGoodbyes = 10_000
 )
 
 // replies bring the replies to requests to the clients that wait for them: over
 // the connection that a client's last heartbeat came from, and again after its
 // next one, until it says that it has the reply. So a client that has lost its
-// connection, or a broker that has lost its sessions, loses no reply. They are in
-// memory alone: whoever sends one is told what became of it.
+// connection, or a broker that has lost its sessions, loses no reply. One that has
+// said goodbye is not waited for. They are in memory alone: whoever sends one is told
+// what became of it.
 type replies struct {
 	clients *clients
 	conn    *transport.Conn
@@ -43,17 +46,25 @@ type replies struct {
 	count  int
 	bytes  int
 	absent map[string]*absence
+	gone   map[string]time.Time // until when the goodbye of a client counts
+	said   []goodbye            // the oldest first
+}
+
+// goodbye is one that a client has said. It counts unless the client came back.
+type goodbye struct {
+	client string
+	until  time.Time
 }
 
 // absence is of a client that replies wait for.
 type absence struct {
-	back    chan struct{} // closed at the client's next heartbeat
+	back    chan struct{} // closed at the client's next heartbeat, and at its goodbye
 	waiting int           // replies
 }
 
 func newReplies(c *clients, conn *transport.Conn, closing <-chan struct{}) *replies {
-	r := &replies{clients: c, conn: conn, closing: closing, absent: map[string]*absence{}}
-	c.seen = r.seen
+	r := &replies{clients: c, conn: conn, closing: closing, absent: map[string]*absence{}, gone: map[string]time.Time{}}
+	c.seen, c.ended = r.seen, r.ended
 	return r
 }
 
@@ -125,10 +136,14 @@ func finalForReply(err error) bool {
 	return false
 }
 
-// push brings a reply to the client; Unreachable when it has no session.
+// push brings a reply to the client; Unreachable when it has no session, UnknownMember
+// when it has ended it.
 func (r *replies) push(ctx context.Context, req *protocol.SendReplyRequest, patience time.Duration) error {
 	inbox := r.clients.inbox(req.ClientID)
-	if inbox == "" {
+	switch {
+	case inbox == "" && r.hasLeft(req.ClientID):
+		return protocol.Errorf(protocol.UnknownMember, "client %q has ended its session", req.ClientID)
+	case inbox == "":
 		return protocol.Unreachable
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -182,8 +197,36 @@ func (r *replies) forsake(client string, a *absence) {
 func (r *replies) seen(client string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.gone, client)
+	r.wakeLocked(client)
+}
+
+// ended is called when a client has said goodbye: what waits for it looks again.
+func (r *replies) ended(client string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for len(r.said) > 0 && (len(r.said) == maxGoodbyes || now.After(r.said[0].until)) {
+		if oldest := r.said[0]; r.gone[oldest.client].Equal(oldest.until) {
+			delete(r.gone, oldest.client)
+		}
+		r.said = r.said[1:]
+	}
+	until := now.Add(maxReplyWait)
+	r.gone[client] = until
+	r.said = append(r.said, goodbye{client, until})
+	r.wakeLocked(client)
+}
+
+func (r *replies) wakeLocked(client string) {
 	if a := r.absent[client]; a != nil {
 		delete(r.absent, client)
 		close(a.back)
 	}
+}
+
+func (r *replies) hasLeft(client string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Before(r.gone[client])
 }

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,6 +148,31 @@ func TestReply_ToNobody(t *testing.T) {
 	// The broker gives up a tenth of the time before the sender does.
 	if err := <-r.sendBody(3*time.Second, "x"); !errors.Is(err, protocol.UnknownMember) {
 		t.Errorf("got %v, want %v", err, protocol.UnknownMember)
+	}
+}
+
+// A client that has said goodbye is not waited for, unless it has come back.
+func TestReply_ToOneThatHasLeft(t *testing.T) {
+	r := newReplying(t)
+	r.heartbeat() // and takes no replies
+	waits := r.sendBody(harness.Timeout, "waits")
+	goodbye := func() {
+		t.Helper()
+		req := &protocol.LeaveGroupRequest{ClientID: "requester"}
+		if _, err := transport.Call[protocol.Empty](t.Context(), r.requester, protocol.BrokerSubject("broker-a", 0, protocol.ClassClient), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	goodbye()
+	for _, done := range []<-chan error{waits, r.sendBody(harness.Timeout, "late")} {
+		if err := <-done; !errors.Is(err, protocol.UnknownMember) || !strings.Contains(err.Error(), "has ended its session") {
+			t.Errorf("got %v, want %v", err, protocol.UnknownMember)
+		}
+	}
+	r.listen()
+	r.heartbeat()
+	if err := r.beatUntil(r.sendBody(harness.Timeout, "back")); err != nil || <-r.got != "back" {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -19,5 +20,23 @@ func TestReplyTime(t *testing.T) {
 	}
 	if got := replyTime(t.Context()); got != maxReplyWait {
 		t.Errorf("without a deadline it waits for %v, want %v", got, maxReplyWait)
+	}
+}
+
+func TestReplies_GoodbyesAreBounded(t *testing.T) {
+	r := newReplies(&clients{}, nil, nil)
+	r.ended("a")
+	if !r.hasLeft("a") || r.hasLeft("b") {
+		t.Error("a goodbye is not known, or another's is")
+	}
+	if r.seen("a"); r.hasLeft("a") {
+		t.Error("one that is back has left")
+	}
+	r.ended("a")
+	for i := range maxGoodbyes {
+		r.ended(fmt.Sprint(i))
+	}
+	if r.hasLeft("a") || !r.hasLeft("0") || len(r.said) != maxGoodbyes || len(r.gone) != maxGoodbyes {
+		t.Errorf("%d goodbyes of %d clients are kept, want %d, without the oldest", len(r.said), len(r.gone), maxGoodbyes)
 	}
 }
