@@ -59,6 +59,15 @@ func TestBroadcast_EveryMemberGetsAll(t *testing.T) {
 	}
 }
 
+// knows waits until the broker knows so many members of the group.
+func (c *consumption) knows(members int) {
+	c.Helper()
+	harness.Eventually(c, fmt.Sprintf("%d members", members), func() bool {
+		clients, err := c.admin.Clients(c.Context(), "billing", admin.Target{})
+		return err == nil && len(clients) == members
+	})
+}
+
 // Whoever shares queues is refused by a group that broadcasts, and the other way; so is a
 // member with another subscription. Who was there first is not disturbed.
 func TestBroadcast_MembersAreAlike(t *testing.T) {
@@ -69,7 +78,9 @@ func TestBroadcast_MembersAreAlike(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = p.Run(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), harness.Timeout)
+		defer cancel()
+		err = p.Run(ctx)
 		if !errors.Is(err, consumer.ErrRefused) || !errors.Is(err, protocol.Conflict) {
 			t.Fatalf("got %v, want ErrRefused", err)
 		}
@@ -82,6 +93,7 @@ func TestBroadcast_MembersAreAlike(t *testing.T) {
 	var one listener
 	cfg := c.broadcast("one", t.TempDir())
 	stop := c.push(cfg, one.handle)
+	c.knows(1) // who broadcasts reads before any broker knows it
 	sharing := c.config()
 	sharing.ClientID = "late"
 	refused(sharing, "shares queues", "broadcasting")
@@ -106,9 +118,7 @@ func TestBroadcast_OffsetsOfAGroup(t *testing.T) {
 	c.push(c.broadcast("two", t.TempDir()), two.handle)
 	c.hears(&one, 20)
 	c.hears(&two, 20)
-	if clients, err := c.admin.Clients(t.Context(), "billing", admin.Target{}); err != nil || len(clients) != 2 {
-		t.Errorf("clients: got %+v, %v, want both", clients, err)
-	}
+	c.knows(2)
 	if lag, err := c.admin.GroupLag(t.Context(), "billing", admin.Target{}); err != nil || len(lag) != 0 {
 		t.Errorf("lag of the group itself: got %v, %v, want none", lag, err)
 	}
