@@ -135,6 +135,24 @@ func TestRequest_IsReplied(t *testing.T) {
 	c.fails(exitUnavailable, "nobody replied within", "request prices apple --timeout 2s")
 }
 
+// Who ends it is told so, and not that the time is over.
+func TestRequest_Interrupted(t *testing.T) {
+	c := newCLI(t)
+	c.ok("topic create prices --queues 1")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { // until the request is stored
+		c.run("sub prices --from earliest --count 1 --idle-timeout 20s --raw")
+		cancel(errInterrupted)
+	})
+	var errs strings.Builder
+	code := Run(ctx, c.args("request prices apple --timeout 30s"), strings.NewReader(""), io.Discard, &errs)
+	watching.Wait()
+	if code != exitInterrupted || !strings.Contains(errs.String(), "INTERRUPTED") {
+		t.Errorf("exit %d, %q", code, errs.String())
+	}
+}
+
 func TestRequest_BodyFromStdin(t *testing.T) {
 	var out, errs bytes.Buffer
 	code := Run(context.WithoutCancel(t.Context()), []string{"request", "prices", "-", "-n", "127.0.0.1:1", "--timeout", "1s"}, strings.NewReader("x"), &out, &errs)

@@ -77,7 +77,7 @@ func (a *app) request(ctx context.Context, f pubFlags) error {
 	}
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestCloseTimeout)
 	defer cancel()
-	if errors.Is(err, producer.ErrUnknownOutcome) {
+	if errors.Is(err, producer.ErrUnknownOutcome) && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		err = &Failure{Code: "TIMED_OUT", Message: fmt.Sprintf("nobody replied within %s", a.reach.timeout), Hint: "is there a consumer that replies? rmq reply " + f.topic, exit: exitUnavailable, cause: err}
 	}
 	if err = errors.Join(err, p.Close(ending)); err != nil {
