@@ -68,7 +68,7 @@ func TestChurn_CleanLeaves(t *testing.T) {
 // session and woken.
 func TestChurn_KilledAndFrozen(t *testing.T) {
 	t.Parallel()
-	c := churned(t, Plan{For: 8 * time.Second, Pause: 600 * time.Millisecond, Most: 5, Kill: true, Freeze: 10 * time.Second})
+	c := churned(t, Plan{For: 8 * time.Second, Pause: 600 * time.Millisecond, Most: 5, Kill: true, Freeze: 7500 * time.Millisecond})
 	if c.Frozen == 0 || c.Lost == 0 || c.Restarted == 0 {
 		t.Errorf("got %+v, want a restart, and a member that was frozen and found its queues lost", c)
 	}
